@@ -1,0 +1,1 @@
+//! Programs and maps: load, pin, check, attach, read, free.

@@ -1,0 +1,4 @@
+//! The served types: what users get as JSON, and what an agent tells the aggregator. Types only, no I/O.
+
+pub mod stats;
+pub mod summary;

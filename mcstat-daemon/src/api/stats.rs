@@ -1,0 +1,321 @@
+//! `PodMulticastStats`: one Pod's multicast, as served in `stats.antrea.io/v1alpha1`.
+//!
+//! Counters are JSON numbers, cumulative since `startTime`. What was not measured is absent, never 0.
+//! The Pod's directions are meant everywhere: *outbound* is what the Pod sent.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// API group that users know from Antrea.
+pub const GROUP: &str = "stats.antrea.io";
+/// Version of [`GROUP`].
+pub const VERSION: &str = "v1alpha1";
+/// Kind of one object.
+pub const KIND: &str = "PodMulticastStats";
+/// Resource name in the URL.
+pub const RESOURCE: &str = "podmulticaststats";
+
+/// One Pod's multicast traffic, control messages and state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodMulticastStats {
+    /// `stats.antrea.io/v1alpha1`.
+    pub api_version: String,
+    /// `PodMulticastStats`.
+    pub kind: String,
+    /// Name, namespace, uid and labels of the Pod.
+    pub metadata: Metadata,
+    /// Where the Pod runs.
+    pub spec: Spec,
+    /// What was measured.
+    pub status: Status,
+}
+
+/// The part of ObjectMeta that mcstat serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// The Pod's namespace.
+    pub namespace: String,
+    /// The Pod's name.
+    pub name: String,
+    /// The Pod's UID, where a source knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Publish time in milliseconds (set by the aggregator).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// The Pod's labels, where a source knows them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where the Pod runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// Name of the node.
+    pub node: String,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The word of the STATUS column: Stale, NotCounted, a finding, Dropping or OK, the first that holds.
+    pub summary: String,
+    /// Identity of the Pod sandbox; a re-created Pod has another one and starts at zero.
+    pub sandbox: String,
+    /// When counting began: every counter is zero before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When the counters were read.
+    pub observed_at: Timestamp,
+    /// The window of every `perSecond`, in seconds.
+    pub window_seconds: u32,
+    /// What was handed to the Pod; absent when not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Inbound>,
+    /// What the Pod sent; absent when not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Outbound>,
+    /// IGMP and MLD messages that the Pod sent; absent when not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub igmp: Option<Igmp>,
+    /// Receive-buffer errors of the Pod's network namespace; absent until a witness reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_drops: Option<u64>,
+    /// Every interface of the Pod, counted or not.
+    pub interfaces: Vec<Interface>,
+    /// Per interface and group (per source too in the SSM ranges), sorted by group, source, interface.
+    pub groups: Vec<Group>,
+    /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`.
+    pub conditions: Vec<Condition>,
+}
+
+/// Totals of what was handed to the Pod.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inbound {
+    /// Data packets (skbs).
+    pub packets: u64,
+    /// Σ skb->len, Ethernet header included.
+    pub bytes: u64,
+    /// Packets as they would be on a wire: Σ max(1, gso_segs).
+    pub segments: u64,
+    /// Packets a second over the window; absent until the window has two readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<f64>,
+    /// When the last data packet passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// The share of 224.0.0.0/24, ff01:: and ff02::.
+    pub link_local: Share,
+    /// Per IP family.
+    pub families: Families,
+    /// Packets with TTL or hop limit 1 or less.
+    pub ttl1: u64,
+    /// What the switch decided to send to the Pod and the veth never saw; absent while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+    /// What has no series of its own.
+    pub other_groups: OtherGroups,
+    /// IGMP and MLD messages by type and version, neighbour discovery, malformed frames; only non-zero ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub control: BTreeMap<String, u64>,
+}
+
+/// Totals of what the Pod sent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outbound {
+    /// Data packets on the veth: `admitted + dropped`.
+    pub sent: u64,
+    /// Not denied by an enforced rule.
+    pub admitted: u64,
+    /// Denied by an enforced rule.
+    pub dropped: u64,
+    /// Dropped by the switch, without a policy source; absent while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch_dropped: Option<u64>,
+    /// Denied by a rule that nobody enforces; part of `admitted`.
+    pub would_drop: u64,
+    /// IPv4 packets whose source is not the Pod's own address; part of `sent`.
+    pub foreign_source: u64,
+    /// Bytes of admitted packets.
+    pub bytes: u64,
+    /// Segments of admitted packets.
+    pub segments: u64,
+    /// Admitted packets a second over the window; absent until the window has two readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<f64>,
+    /// When the last data packet passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// The share of 224.0.0.0/24, ff01:: and ff02::.
+    pub link_local: Share,
+    /// Per IP family.
+    pub families: Families,
+    /// Packets with TTL or hop limit 1 or less.
+    pub ttl1: u64,
+    /// What has no series of its own.
+    pub other_groups: OtherGroups,
+    /// As in [`Inbound::control`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub control: BTreeMap<String, u64>,
+}
+
+/// A share of the packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Admitted packets.
+    pub packets: u64,
+}
+
+/// The totals per IP family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Families {
+    /// IPv4.
+    pub ipv4: Counters,
+    /// IPv6.
+    pub ipv6: Counters,
+}
+
+/// Admitted packets, segments and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// skbs.
+    pub packets: u64,
+    /// Σ max(1, gso_segs).
+    pub segments: u64,
+    /// Σ skb->len.
+    pub bytes: u64,
+}
+
+/// Packets without a series of their own, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherGroups {
+    /// Admitted packets in both IP families.
+    pub packets: u64,
+    /// Admitted bytes in both IP families.
+    pub bytes: u64,
+    /// Denied packets in both IP families.
+    pub dropped: u64,
+    /// Packets that found the port's slots used up.
+    pub port_limit: u64,
+    /// Packets held back because the table is over half full and the port has its fair share.
+    pub fair_share: u64,
+    /// Packets that found no free slot in their window.
+    pub window_full: u64,
+    /// Packets that met another CPU's insertion.
+    pub contended: u64,
+}
+
+/// IGMP and MLD messages that the Pod sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Igmp {
+    /// Messages not denied by an enforced rule.
+    pub allowed: Messages,
+    /// Messages with at least one denied record; absent without a policy source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Messages>,
+}
+
+/// Messages, and records where they are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    /// Reports and leaves.
+    pub messages: u64,
+    /// Group records of IGMPv3 and MLDv2, each by its own verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+}
+
+/// One interface of the Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Interface {
+    /// Name inside the Pod.
+    pub name: String,
+    /// Name of the host side of the veth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
+    /// Whether it is counted.
+    pub counted: bool,
+    /// Why it is not: one CamelCase word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it is not: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// One group, or one (S,G) in the SSM ranges, on one interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// Destination address.
+    pub group: IpAddr,
+    /// Source address, in 232.0.0.0/8 and ff3x::/32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// Name of the interface inside the Pod.
+    pub interface: String,
+    /// What was handed to the Pod; absent when nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<GroupCounters>,
+    /// What the Pod sent; absent when it sent nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<GroupCounters>,
+    /// Source of the last packet, inbound before outbound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_source: Option<IpAddr>,
+    /// When this series began.
+    pub since: Timestamp,
+}
+
+/// Counters of one group in one direction.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupCounters {
+    /// Admitted packets.
+    pub packets: u64,
+    /// Admitted bytes.
+    pub bytes: u64,
+    /// Admitted segments.
+    pub segments: u64,
+    /// Denied packets.
+    pub dropped: u64,
+    /// Denied, but nobody enforces it; part of `packets`.
+    pub would_drop: u64,
+    /// Packets with TTL or hop limit 1 or less.
+    pub ttl1: u64,
+    /// How often the source changed.
+    pub source_changes: u64,
+    /// Packets a second over the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<f64>,
+    /// When the last packet passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+}
+
+/// A condition in the form of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False`, `Unknown`.
+    pub status: String,
+    /// One CamelCase word.
+    pub reason: String,
+    /// One sentence, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}

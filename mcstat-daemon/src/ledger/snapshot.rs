@@ -1,0 +1,165 @@
+//! One reading of everything the ledger accounts for, as plain values.
+//!
+//! Above this type is I/O; from here to [`NodeStatsSummary`](crate::api::summary::NodeStatsSummary) all is pure.
+//! A snapshot promises that every counter in it is **cumulative** since the `start` of the port it belongs to:
+//! folded slots, agent restarts and map upgrades are already added in. It says nothing about rates or findings.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use mcstat_common::control::ControlCounts;
+
+/// One reading of all ports of this node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// When the reading was taken (wall clock). Monotonic within one agent: a tick never runs on an older time.
+    pub at: Timestamp,
+    /// The ports that are counted, in ascending [`PortReading::id`].
+    pub ports: Vec<PortReading>,
+    /// Interfaces of Pods that cannot be counted, each with its reason.
+    pub uncounted: Vec<UncountedPort>,
+    /// Health of the kernel side, for the node and not for one Pod.
+    pub kernel: KernelReading,
+}
+
+/// Which Pod an interface belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodRef {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub name: String,
+    /// Identity of the Pod sandbox: Antrea's `container-id`, or the network namespace's cookie. Another sandbox is
+    /// another Pod, whatever its name, address or ifindex.
+    pub sandbox: String,
+}
+
+/// The counters of one Pod interface.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortReading {
+    /// Assigned by the agent, pinned with the maps, never used again.
+    pub id: u32,
+    /// The Pod.
+    pub pod: PodRef,
+    /// The interface's name inside the Pod, such as `eth0`.
+    pub interface: String,
+    /// The host side of the veth.
+    pub host_interface: String,
+    /// ifindex of the host side in the agent's network namespace.
+    pub ifindex: u32,
+    /// When counting began; every counter below is zero before it.
+    pub start: Timestamp,
+    /// What the Pod sent.
+    pub outbound: DirectionReading,
+    /// What was handed to the Pod.
+    pub inbound: DirectionReading,
+}
+
+/// One direction of one port. The port's total is the sum of [`groups`](Self::groups) and [`other`](Self::other).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DirectionReading {
+    /// One entry per (group) or, in 232/8 and ff3x::/32, per (source, group); sorted, keys unique.
+    pub groups: Vec<GroupReading>,
+    /// *Other groups*, IPv4 then IPv6: packets that have no slot of their own, slots folded since included.
+    pub other: [OtherGroups; 2],
+    /// IGMP and MLD messages by type and version, neighbour discovery, malformed frames by reason.
+    pub control: ControlCounts,
+    /// IPv4 data packets whose source is not an address of the Pod (outbound only). They are in the totals too.
+    pub foreign_source: u64,
+    /// Packets that got no slot of their own, by reason; they are counted in [`other`](Self::other).
+    pub overflow: OverflowCounts,
+    /// IGMP and MLD messages that were counted but not handed up, because the port's event rate was used up.
+    pub events_limited: u64,
+}
+
+/// Packets, segments and bytes of admitted traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// skbs.
+    pub packets: u64,
+    /// Σ max(1, gso_segs): packets as they would be on a wire.
+    pub segments: u64,
+    /// Σ skb->len: Ethernet header included, FCS not; the number of OVS `n_bytes`.
+    pub bytes: u64,
+}
+
+/// Counters of one group (or one (S,G) in the SSM ranges) in one direction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupReading {
+    /// The destination address.
+    pub group: IpAddr,
+    /// The source, where it is part of the key: 232.0.0.0/8 and ff3x::/32 (RFC 4607).
+    pub source: Option<IpAddr>,
+    /// Packets not denied by an enforced rule.
+    pub admitted: Traffic,
+    /// Packets that an enforced rule denied.
+    pub dropped: u64,
+    /// Packets that a rule denied while nobody enforces it; they are in `admitted` too.
+    pub would_drop: u64,
+    /// Packets whose TTL or hop limit was 1 or less.
+    pub ttl1: u64,
+    /// Source of the last packet.
+    pub last_source: Option<IpAddr>,
+    /// How often the source differed from the one before.
+    pub source_changes: u64,
+    /// When the last packet passed; `None` before the first one.
+    pub last_seen: Option<Timestamp>,
+    /// When this series began: it is zero before. Not before the port's start.
+    pub since: Timestamp,
+}
+
+/// The sum of what has no series of its own, in one IP family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OtherGroups {
+    /// Admitted.
+    pub admitted: Traffic,
+    /// As in [`GroupReading::dropped`].
+    pub dropped: u64,
+    /// As in [`GroupReading::would_drop`].
+    pub would_drop: u64,
+    /// As in [`GroupReading::ttl1`].
+    pub ttl1: u64,
+    /// When the last such packet passed.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// Why packets got no slot of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OverflowCounts {
+    /// The port and direction has its full number of slots.
+    pub port_limit: u64,
+    /// The table is more than half full and the port has its fair share.
+    pub fair_share: u64,
+    /// No free slot in the key's window.
+    pub window_full: u64,
+    /// Another CPU was inserting in the window at that moment.
+    pub contended: u64,
+}
+
+/// A Pod interface that is not counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UncountedPort {
+    /// The Pod.
+    pub pod: PodRef,
+    /// The interface's name inside the Pod, where known; else the host's.
+    pub interface: String,
+    /// One CamelCase word, as in Kubernetes conditions: `NotVeth`, `NoIfindex`, `Afxdp`, `AttachFailed`, `TableFull`.
+    pub reason: String,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// Health of the maps and programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelReading {
+    /// Slots in use, of [`slots_max`](Self::slots_max).
+    pub slots_used: u64,
+    /// Size of the slot table.
+    pub slots_max: u64,
+    /// IGMP and MLD messages handed to the agent.
+    pub events_handed: u64,
+    /// Messages lost because the ring buffer was full.
+    pub events_lost: u64,
+    /// Messages held back by a port's event rate.
+    pub events_limited: u64,
+}
