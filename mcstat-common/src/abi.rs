@@ -1,0 +1,295 @@
+//! What lies in the maps: the types that the programs, the agent and `bpftool` read.
+//!
+//! Every type is `repr(C)`, has no implicit padding (proved by zerocopy on the user side) and is all-zero when unused.
+//! Addresses are network-order bytes; IPv4 addresses stand in 16 bytes as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), so that
+//! one comparison serves both families.
+
+use crate::control::ControlCounts;
+
+/// Version of this module. It is part of the pin path (`<bpffs>/mcstat/v<ABI>/`) and of [`Settings::abi`].
+pub const ABI_VERSION: u32 = 1;
+
+/// Slots of one set: the bounded window in which a key may lie.
+pub const WAYS: u32 = 8;
+
+/// Entries of the ports table. A power of two; the agent fills at most half of it, so that a window is never full.
+pub const PORT_ENTRIES: u32 = 1024;
+/// How many entries from its home position on a port may lie.
+pub const PORT_WINDOW: u32 = 8;
+/// IPv4 addresses kept per port to tell a foreign source.
+pub const PORT_ADDRESSES: usize = 4;
+
+/// Direction of the Pod's outbound traffic: tc ingress of the host-side veth.
+pub const OUTBOUND: u8 = 0;
+/// Direction of the Pod's inbound traffic: tc egress of the host-side veth.
+pub const INBOUND: u8 = 1;
+
+/// [`Slot::family`] of IPv4.
+pub const IPV4: u8 = 4;
+/// [`Slot::family`] of IPv6.
+pub const IPV6: u8 = 6;
+
+macro_rules! abi {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(
+            feature = "user",
+            derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+        )]
+        pub struct $name { $($body)* }
+    };
+}
+
+abi! {
+    /// Map `slots`: one entry of the slot index, shared by all CPUs. Its position is the index into `counters`.
+    pub struct Slot {
+        /// State and hash in one word; see [`crate::slot`].
+        pub state: u64,
+        /// [`Port::id`] of the owner.
+        pub port: u32,
+        /// [`OUTBOUND`] or [`INBOUND`].
+        pub direction: u8,
+        /// [`IPV4`] or [`IPV6`].
+        pub family: u8,
+        /// Always zero.
+        pub pad: [u8; 2],
+        /// Destination address.
+        pub group: [u8; 16],
+        /// Source address in the SSM ranges, else zero.
+        pub source: [u8; 16],
+        /// Cached verdict: {generation: 32, rule list index: 16, zero: 8, verdict: 8}; see [`crate::slot::Verdict`].
+        pub verdict: u64,
+        /// `jiffies64` of the insertion.
+        pub since: u64,
+    }
+}
+
+abi! {
+    /// Map `counters`, per CPU: what one CPU counted in the slot of the same index.
+    pub struct Counter {
+        /// Admitted skbs.
+        pub packets: u64,
+        /// Σ skb->len of admitted skbs.
+        pub bytes: u64,
+        /// Σ max(1, gso_segs) of admitted skbs.
+        pub segments: u64,
+        /// skbs denied by an enforced rule.
+        pub dropped: u64,
+        /// Source of the last packet on this CPU.
+        pub source: [u8; 16],
+        /// Low half of `jiffies64` at the last packet on this CPU; 0 before the first.
+        pub last_seen: u32,
+        /// How often `source` changed, modulo 2^32: the agent folds it into [`Carry::source_changes`].
+        pub source_changes: u32,
+        /// skbs denied by a rule that nobody enforces, modulo 2^32 as above.
+        pub would_drop: u32,
+        /// skbs with TTL or hop limit 1 or less, modulo 2^32 as above.
+        pub ttl1: u32,
+    }
+}
+
+abi! {
+    /// Map `carried`, written by the agent alone: what belongs to the slot of the same index but is not in `counters`.
+    ///
+    /// Every total is `Carry + Σ over CPUs of Counter`. Here stand the totals of an older ABI and, for the 32-bit
+    /// counters, 2^32 for each time their sum wrapped.
+    pub struct Carry {
+        /// Added to [`Counter::packets`].
+        pub packets: u64,
+        /// Added to [`Counter::bytes`].
+        pub bytes: u64,
+        /// Added to [`Counter::segments`].
+        pub segments: u64,
+        /// Added to [`Counter::dropped`].
+        pub dropped: u64,
+        /// Added to [`Counter::source_changes`].
+        pub source_changes: u64,
+        /// Added to [`Counter::would_drop`].
+        pub would_drop: u64,
+        /// Added to [`Counter::ttl1`].
+        pub ttl1: u64,
+        /// `jiffies64` of the last packet under an older ABI; counts only until the first packet since. 0 = none.
+        pub last_seen: u64,
+        /// The last sums, modulo 2^32, of source changes, would-drops and TTL 1: a smaller one next time has wrapped.
+        pub last_sums: [u32; 3],
+        /// Always zero.
+        pub pad: u32,
+    }
+}
+
+abi! {
+    /// Packets of one IP family that have no slot of their own.
+    pub struct OtherGroups {
+        /// Admitted skbs.
+        pub packets: u64,
+        /// Σ skb->len of admitted skbs.
+        pub bytes: u64,
+        /// Σ max(1, gso_segs) of admitted skbs.
+        pub segments: u64,
+        /// skbs denied by an enforced rule.
+        pub dropped: u64,
+        /// skbs denied by a rule that nobody enforces.
+        pub would_drop: u64,
+        /// skbs with TTL or hop limit 1 or less.
+        pub ttl1: u64,
+        /// `jiffies64` of the last packet; 0 before the first.
+        pub last_seen: u64,
+    }
+}
+
+abi! {
+    /// Map `port_stats`: one port and direction, at index 2 × (position in `ports`) + direction.
+    ///
+    /// Shared by all CPUs and added to atomically: everything here is off the hot path, and one copy instead of one
+    /// per CPU leaves the memory to the slots. Map `port_carried` has the same type and is the agent's alone: totals
+    /// of folded slots and of an older ABI, to be added.
+    pub struct PortStats {
+        /// IGMP, MLD, neighbour discovery, malformed frames.
+        pub control: ControlCounts,
+        /// IPv4, then IPv6.
+        pub other: [OtherGroups; 2],
+        /// IPv4 data whose source is none of the Pod's addresses (outbound only); counted in a slot or `other` as well.
+        pub foreign_source: u64,
+        /// Packets without a slot because the port and direction has its full number.
+        pub port_limit: u64,
+        /// Packets without a slot because the table is over half full and the port has its fair share.
+        pub fair_share: u64,
+        /// Packets without a slot because no slot of their set was free.
+        pub window_full: u64,
+        /// Packets without a slot because another CPU was inserting in their set.
+        pub contended: u64,
+        /// IGMP and MLD messages counted but not handed up: the port's event rate was used up.
+        pub events_limited: u64,
+        /// Slots in use by this port and direction.
+        pub slots_used: u64,
+        /// Event token bucket (outbound entry only): theoretical arrival time in 1/256 jiffies (GCRA).
+        pub bucket: u64,
+    }
+}
+
+abi! {
+    /// Map `ports`: one counted Pod interface. Written by the agent alone.
+    pub struct Port {
+        /// ifindex of the host-side veth; 0 while the entry is unused.
+        pub ifindex: u32,
+        /// Assigned by the agent, never used again; the key of the port's slots.
+        pub id: u32,
+        /// Generation of the port's verdicts; a cached verdict of another generation is judged anew.
+        pub generation: u32,
+        /// Policy set that judges this port; 0 = none.
+        pub policy_set: u32,
+        /// [`PORT_FOREIGN_DROPPED`].
+        pub flags: u32,
+        /// How many of `addresses` are known; 0 = no source is foreign.
+        pub address_count: u32,
+        /// The Pod's own IPv4 addresses.
+        pub addresses: [[u8; 4]; PORT_ADDRESSES],
+        /// When counting began, in milliseconds since 1970 (UTC).
+        pub start_ms: u64,
+        /// Always zero.
+        pub pad: [u64; 2],
+        /// Namespace of the Pod, NUL-terminated.
+        pub namespace: [u8; 64],
+        /// Name of the Pod, NUL-terminated.
+        pub pod: [u8; 256],
+        /// Interface name inside the Pod, NUL-terminated.
+        pub interface: [u8; 16],
+        /// Interface name on the host, NUL-terminated.
+        pub host_interface: [u8; 16],
+        /// Identity of the Pod sandbox, NUL-terminated.
+        pub sandbox: [u8; 96],
+    }
+}
+
+/// [`Port::flags`]: the switch drops IPv4 data from foreign sources at once.
+pub const PORT_FOREIGN_DROPPED: u32 = 1;
+
+abi! {
+    /// Map `settings`, one entry: what the programs need to know of the node.
+    pub struct Settings {
+        /// [`ABI_VERSION`] of whoever created the maps.
+        pub abi: u32,
+        /// Timer ticks a second, measured by the agent.
+        pub hz: u32,
+        /// The next port id; never 0.
+        pub next_port_id: u32,
+        /// At most this many slots per port and direction.
+        pub slots_per_port: u32,
+        /// Above `half_table`, at most this many slots per port in both directions: table ÷ ports.
+        pub fair_share: u32,
+        /// Half the number of slots.
+        pub half_table: u32,
+        /// Event token bucket: 1/256 jiffies that one message costs.
+        pub event_cost: u32,
+        /// Event token bucket: 1/256 jiffies that may be owed; burst × cost.
+        pub event_burst: u32,
+        /// Slots in use by all ports; counted by the programs and the agent.
+        pub slots_used: u64,
+        /// `jiffies64` as of the last run of the program `mcstat_clock`.
+        pub clock_jiffies: u64,
+        /// `jiffies64` at the anchor.
+        pub anchor_jiffies: u64,
+        /// Milliseconds since 1970 at the anchor: a slot's `since` converts to the same time for ever.
+        pub anchor_ms: u64,
+        /// Seed of the slot hash: a Pod cannot choose groups that collide with another's.
+        pub seed: u64,
+        /// Redo log of a fold: 1 + index of the slot whose port totals are being replaced; 0 = none.
+        pub fold_slot: u64,
+        /// Redo log: index in `port_carried`.
+        pub fold_stats: u64,
+        /// Redo log: 0 for IPv4, 1 for IPv6.
+        pub fold_family: u64,
+        /// Redo log: the new totals.
+        pub fold_total: OtherGroups,
+    }
+}
+
+abi! {
+    /// Map `event_counts`, per CPU, one entry: what became of IGMP and MLD messages on this CPU.
+    pub struct EventCounts {
+        /// Handed to the agent.
+        pub handed: u64,
+        /// Lost: no room in the ring buffer.
+        pub lost: u64,
+        /// Held back by a port's event rate.
+        pub limited: u64,
+    }
+}
+
+abi! {
+    /// Head of a record in the ring buffer `events`; the IP packet follows.
+    pub struct EventHeader {
+        /// `jiffies64` when the message passed.
+        pub jiffies: u64,
+        /// ifindex of the host-side veth.
+        pub ifindex: u32,
+        /// [`Port::id`].
+        pub port: u32,
+        /// Length of the IP packet on the wire.
+        pub original_length: u32,
+        /// How many bytes of it follow.
+        pub captured: u32,
+        /// [`OUTBOUND`] or [`INBOUND`].
+        pub direction: u32,
+        /// Always zero.
+        pub pad: u32,
+    }
+}
+
+/// Record sizes of the ring buffer, header included: `bpf_ringbuf_reserve` takes constants only.
+pub const EVENT_SMALL: usize = 192;
+/// Room for an MTU of 1,500.
+pub const EVENT_MTU: usize = 1600;
+/// Room for a jumbo MTU.
+pub const EVENT_JUMBO: usize = 9248;
+
+const _: () = {
+    assert!(size_of::<Slot>() == 64);
+    assert!(size_of::<Counter>() == 64);
+    assert!(size_of::<Carry>() == 80);
+    assert!(size_of::<PortStats>() == 320);
+    assert!(size_of::<Port>() == 512);
+    assert!(size_of::<EventHeader>() == 32);
+};

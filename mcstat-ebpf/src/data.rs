@@ -1,0 +1,377 @@
+//! Data: find the slot, count. The path of a READY hit makes no helper call on kernels from 6.10 on.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_jiffies64, bpf_loop},
+};
+use mcstat_common::{
+    abi::{Counter, IPV4, OUTBOUND, PORT_ADDRESSES, PORT_FOREIGN_DROPPED, Port, PortStats, Slot, WAYS},
+    frame::{Datagram, is_ssm},
+    slot::{self, BUSY, EMPTY, Key, READY, Verdict},
+};
+
+use crate::{
+    atomic,
+    maps::{COUNTERS, SETTINGS, SLOTS, port_of, port_stats, seed, sets, test_delay},
+};
+
+/// What is known of a packet once it is parsed: all that finding, judging and counting need.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Frame {
+    key: Key,
+    source: [u64; 2],
+    position: u32,
+    ttl1: u32,
+    foreign: u32,
+    direction: u32,
+}
+
+#[inline(always)]
+pub(crate) fn account(skb: *mut __sk_buff, datagram: &Datagram, direction: u8) {
+    // SAFETY: the context of a classifier; map values below. The verifier checks every access.
+    let Some((position, port)) = port_of(unsafe { (*skb).ifindex }) else {
+        return;
+    };
+    let id = unsafe { (*port).id };
+    let key = Key {
+        owner: Key::owner(id, direction, datagram.family),
+        group: datagram.group,
+        source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
+    };
+    let frame = Frame {
+        key,
+        source: datagram.source,
+        position,
+        ttl1: (datagram.ttl <= 1) as u32,
+        foreign: (direction == OUTBOUND && is_foreign(port, datagram)) as u32,
+        direction: direction as u32,
+    };
+    if frame.foreign != 0
+        && let Some(stats) = port_stats(position, direction)
+    {
+        atomic::add(unsafe { &raw mut (*stats).foreign_source }, 1);
+    }
+    let hash = key.hash(seed());
+    let Some((index, slot)) = find(&key, hash) else {
+        return miss(skb, &raw const frame);
+    };
+    let verdict = atomic::load(unsafe { &raw const (*slot).verdict });
+    if slot::verdict_generation(verdict) != unsafe { (*port).generation } {
+        return miss(skb, &raw const frame);
+    }
+    if test_delay() != 0 {
+        delay(test_delay());
+    }
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        count(skb, counter, &frame, decide(port, &frame, slot::verdict_of(verdict)));
+    }
+}
+
+/// An IPv4 source that is none of the Pod's addresses. 0.0.0.0 is a host without an address, not a stranger.
+#[inline(always)]
+fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
+    if datagram.family != IPV4 {
+        return false;
+    }
+    let source = (datagram.source[1] >> 32) as u32;
+    // SAFETY: a map value.
+    let count = unsafe { (*port).address_count } as usize;
+    if source == 0 || count == 0 {
+        return false;
+    }
+    for at in 0..PORT_ADDRESSES {
+        // SAFETY: as above; the index is a constant once unrolled.
+        if at < count && unsafe { (&raw const (*port).addresses[at]).cast::<u32>().read() } == source {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether the packet is admitted, dropped, or would be dropped.
+#[inline(always)]
+fn decide(port: *const Port, frame: &Frame, cached: u8) -> u8 {
+    if frame.foreign == 0 {
+        return cached;
+    }
+    // No rule judges a foreign frame; the switch drops it at once, or admits it.
+    // SAFETY: a map value.
+    if unsafe { (*port).flags } & PORT_FOREIGN_DROPPED != 0 {
+        Verdict::Drop as u8
+    } else {
+        Verdict::Allow as u8
+    }
+}
+
+/// The READY slot of a key.
+#[inline(always)]
+fn find(key: &Key, hash: u64) -> Option<(u32, *mut Slot)> {
+    let start = slot::set_start(hash, sets());
+    let first = slot::first_way(hash);
+    let ready = slot::word(hash, READY);
+    for step in 0..WAYS {
+        let index = start + ((first + step) & (WAYS - 1));
+        let candidate = SLOTS.get_ptr_mut(index)?;
+        if matches(candidate, ready, key) {
+            return Some((index, candidate));
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn matches(candidate: *const Slot, ready: u64, key: &Key) -> bool {
+    // SAFETY: a map value. `port` begins an aligned word of owner, direction and family; addresses are two words each.
+    unsafe {
+        atomic::load(&raw const (*candidate).state) == ready
+            && word(&raw const (*candidate).group, 1) == key.group[1]
+            && (&raw const (*candidate).port).cast::<u64>().read() == key.owner
+            && word(&raw const (*candidate).group, 0) == key.group[0]
+            && word(&raw const (*candidate).source, 1) == key.source[1]
+            && word(&raw const (*candidate).source, 0) == key.source[0]
+    }
+}
+
+#[inline(always)]
+unsafe fn word(bytes: *const [u8; 16], at: usize) -> u64 {
+    // SAFETY: the caller's: 16 bytes, aligned to 8.
+    unsafe { bytes.cast::<u64>().add(at).read() }
+}
+
+/// Counts a packet in this CPU's counter of a slot.
+#[inline(always)]
+fn count(skb: *mut __sk_buff, counter: *mut Counter, frame: &Frame, verdict: u8) {
+    // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
+    unsafe {
+        let counter = &mut *counter;
+        if verdict == Verdict::Drop as u8 {
+            counter.dropped += 1;
+        } else {
+            counter.packets += 1;
+            counter.bytes += (*skb).len as u64;
+            counter.segments += segments(skb);
+            if verdict == Verdict::WouldDrop as u8 {
+                counter.would_drop = counter.would_drop.wrapping_add(1);
+            }
+        }
+        if frame.ttl1 != 0 {
+            counter.ttl1 = counter.ttl1.wrapping_add(1);
+        }
+        let last = (&raw mut counter.source).cast::<u64>();
+        if last.read() != frame.source[0] || last.add(1).read() != frame.source[1] {
+            if counter.last_seen != 0 {
+                counter.source_changes = counter.source_changes.wrapping_add(1);
+            }
+            last.write(frame.source[0]);
+            last.add(1).write(frame.source[1]);
+        }
+        // 0 means never: one tick in 2^32 is booked one tick late.
+        counter.last_seen = (bpf_jiffies64() as u32) | 1;
+    }
+}
+
+#[inline(always)]
+fn segments(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: the context of a classifier.
+    let segments = unsafe { (*skb).gso_segs };
+    if segments == 0 { 1 } else { segments as u64 }
+}
+
+/// Why a packet gets no slot.
+#[derive(Clone, Copy, PartialEq)]
+enum Refused {
+    PortLimit,
+    FairShare,
+    WindowFull,
+    Contended,
+}
+
+/// No READY slot, or one with a verdict of an old generation: insert or judge, then count; else *other groups*.
+#[inline(never)]
+fn miss(skb: *mut __sk_buff, frame: *const Frame) {
+    // SAFETY: the caller's stack; map values below.
+    let frame = unsafe { &*frame };
+    let direction = frame.direction as u8 & 1;
+    // SAFETY: the context of a classifier.
+    let Some((position, port)) = port_of(unsafe { (*skb).ifindex }) else {
+        return;
+    };
+    let Some(stats) = port_stats(position, direction) else {
+        return;
+    };
+    let generation = unsafe { (*port).generation };
+    let judged = judge();
+    let verdict = decide(port, frame, judged as u8);
+    match find_or_insert(frame, position, stats) {
+        Ok((index, slot)) => {
+            atomic::store(
+                unsafe { &raw mut (*slot).verdict },
+                slot::verdict_word(generation, 0, judged),
+            );
+            if test_delay() != 0 {
+                delay(test_delay());
+            }
+            if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+                count(skb, counter, frame, verdict);
+            }
+        }
+        Err(refused) => count_other(skb, frame, stats, verdict, refused),
+    }
+}
+
+/// The verdict of the port's policy set. Until policies are compiled into sets every packet is allowed.
+#[inline(always)]
+fn judge() -> Verdict {
+    Verdict::Allow
+}
+
+/// Finds the key's slot or takes a free one. The whole set is scanned before an insertion: a slot of the same key may
+/// lie behind a freed one.
+#[inline(always)]
+fn find_or_insert(frame: &Frame, position: u32, stats: *mut PortStats) -> Result<(u32, *mut Slot), Refused> {
+    let hash = frame.key.hash(seed());
+    let start = slot::set_start(hash, sets());
+    let first = slot::first_way(hash);
+    let ready = slot::word(hash, READY);
+    let mut free = u32::MAX;
+    let mut busy = false;
+    for step in 0..WAYS {
+        let index = start + ((first + step) & (WAYS - 1));
+        let Some(candidate) = SLOTS.get_ptr_mut(index) else {
+            return Err(Refused::WindowFull);
+        };
+        if matches(candidate, ready, &frame.key) {
+            return Ok((index, candidate));
+        }
+        // SAFETY: a map value.
+        let state = atomic::load(unsafe { &raw const (*candidate).state });
+        busy |= state == BUSY;
+        if state == EMPTY && free == u32::MAX {
+            free = index;
+        }
+    }
+    if busy {
+        return Err(Refused::Contended);
+    }
+    if free == u32::MAX {
+        return Err(Refused::WindowFull);
+    }
+    reserve(position, stats)?;
+    let Some(taken) = SLOTS.get_ptr_mut(free) else {
+        return Err(Refused::WindowFull);
+    };
+    // SAFETY: map values.
+    unsafe {
+        if atomic::cmpxchg(&raw mut (*taken).state, EMPTY, BUSY) != EMPTY {
+            release(stats);
+            return Err(Refused::Contended);
+        }
+        (&raw mut (*taken).port).cast::<u64>().write(frame.key.owner);
+        write_words(&raw mut (*taken).group, frame.key.group);
+        write_words(&raw mut (*taken).source, frame.key.source);
+        (*taken).since = bpf_jiffies64();
+        // A full barrier: whoever sees READY sees the key.
+        atomic::cmpxchg(&raw mut (*taken).state, BUSY, ready);
+    }
+    Ok((free, taken))
+}
+
+#[inline(always)]
+unsafe fn write_words(bytes: *mut [u8; 16], words: [u64; 2]) {
+    // SAFETY: the caller's: 16 bytes, aligned to 8.
+    unsafe {
+        bytes.cast::<u64>().write(words[0]);
+        bytes.cast::<u64>().add(1).write(words[1]);
+    }
+}
+
+/// Takes one slot from the port's and the table's allowance.
+#[inline(always)]
+fn reserve(position: u32, stats: *mut PortStats) -> Result<(), Refused> {
+    let Some(settings) = SETTINGS.get_ptr_mut(0) else {
+        return Err(Refused::PortLimit);
+    };
+    // SAFETY: map values.
+    unsafe {
+        let used = atomic::load(&raw const (*stats).slots_used);
+        if used >= (*settings).slots_per_port as u64 {
+            return Err(Refused::PortLimit);
+        }
+        if atomic::load(&raw const (*settings).slots_used) >= (*settings).half_table as u64 {
+            let (Some(outbound), Some(inbound)) = (port_stats(position, 0), port_stats(position, 1)) else {
+                return Err(Refused::FairShare);
+            };
+            let both = atomic::load(&raw const (*outbound).slots_used) + atomic::load(&raw const (*inbound).slots_used);
+            if both >= (*settings).fair_share as u64 {
+                return Err(Refused::FairShare);
+            }
+        }
+        // Compared and exchanged, not added: two CPUs at the limit must not both pass it.
+        if atomic::cmpxchg(&raw mut (*stats).slots_used, used, used + 1) != used {
+            return Err(Refused::Contended);
+        }
+        atomic::add(&raw mut (*settings).slots_used, 1);
+    }
+    Ok(())
+}
+
+/// Gives back what [`reserve`] took.
+#[inline(always)]
+fn release(stats: *mut PortStats) {
+    // SAFETY: map values.
+    unsafe {
+        atomic::add(&raw mut (*stats).slots_used, u64::MAX);
+        if let Some(settings) = SETTINGS.get_ptr_mut(0) {
+            atomic::add(&raw mut (*settings).slots_used, u64::MAX);
+        }
+    }
+}
+
+/// A packet without a slot: the port's totals stay exact, and the reason is visible.
+#[inline(always)]
+fn count_other(skb: *mut __sk_buff, frame: &Frame, stats: *mut PortStats, verdict: u8, refused: Refused) {
+    let family = (((frame.key.owner >> 40) as u8) != IPV4) as usize;
+    // SAFETY: a map value; `family` is 0 or 1.
+    unsafe {
+        let other = (&raw mut (*stats).other)
+            .cast::<mcstat_common::abi::OtherGroups>()
+            .add(family);
+        if verdict == Verdict::Drop as u8 {
+            atomic::add(&raw mut (*other).dropped, 1);
+        } else {
+            atomic::add(&raw mut (*other).packets, 1);
+            atomic::add(&raw mut (*other).bytes, (*skb).len as u64);
+            atomic::add(&raw mut (*other).segments, segments(skb));
+            if verdict == Verdict::WouldDrop as u8 {
+                atomic::add(&raw mut (*other).would_drop, 1);
+            }
+        }
+        if frame.ttl1 != 0 {
+            atomic::add(&raw mut (*other).ttl1, 1);
+        }
+        atomic::store(&raw mut (*other).last_seen, bpf_jiffies64());
+        let reason = match refused {
+            Refused::PortLimit => &raw mut (*stats).port_limit,
+            Refused::FairShare => &raw mut (*stats).fair_share,
+            Refused::WindowFull => &raw mut (*stats).window_full,
+            Refused::Contended => &raw mut (*stats).contended,
+        };
+        atomic::add(reason, 1);
+    }
+}
+
+/// For the race test alone; see `TEST_DELAY`.
+#[inline(never)]
+fn delay(iterations: u32) {
+    let mut sum = 0u64;
+    // SAFETY: the callback's signature is the one that the helper demands.
+    unsafe { bpf_loop(iterations, delay_step as *mut _, (&raw mut sum).cast(), 0) };
+}
+
+#[inline(never)]
+extern "C" fn delay_step(index: u32, sum: *mut u64) -> i64 {
+    // SAFETY: the helper's context is `sum` of `delay`.
+    unsafe { sum.write_volatile(sum.read_volatile() ^ index as u64) };
+    0
+}

@@ -1,0 +1,85 @@
+//! The maps. Sizes here are the defaults with which the object also loads by `bpftool prog loadall`; the agent sets
+//! its own before it loads. Names are what users type: 15 characters at most, telling.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use mcstat_common::abi::{
+    Carry, Counter, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortStats, Settings, Slot, WAYS,
+};
+
+const MMAPABLE: usize = 1 << 10; // BPF_F_MMAPABLE, include/uapi/linux/bpf.h
+const DEFAULT_SETS: u32 = 2048;
+const DEFAULT_SLOTS: usize = (DEFAULT_SETS * WAYS) as usize;
+/// Size of the ring buffer in the object; the agent may set another.
+pub(crate) const RING_BYTES: usize = 1 << 20;
+
+/// Number of sets in `slots`; frozen at load, so that the verifier knows it.
+#[unsafe(no_mangle)]
+static SETS: Global<u32> = Global::new(DEFAULT_SETS);
+/// Seed of the slot hash; the agent draws it once for the life of the maps.
+#[unsafe(no_mangle)]
+static SEED: Global<u64> = Global::new(0);
+/// For the race test alone: iterations to wait between finding a slot and counting in it. While it is 0 the verifier
+/// removes the call.
+#[unsafe(no_mangle)]
+static TEST_DELAY: Global<u32> = Global::new(0);
+
+#[btf_map(name = "slots")]
+pub(crate) static SLOTS: Array<Slot, DEFAULT_SLOTS, MMAPABLE> = Array::new();
+#[btf_map(name = "counters")]
+pub(crate) static COUNTERS: PerCpuArray<Counter, DEFAULT_SLOTS> = PerCpuArray::new();
+/// Not touched by the programs; declared here so that the object describes all maps.
+#[btf_map(name = "carried")]
+pub(crate) static CARRIED: Array<Carry, DEFAULT_SLOTS, MMAPABLE> = Array::new();
+#[btf_map(name = "ports")]
+pub(crate) static PORTS: Array<Port, { PORT_ENTRIES as usize }, MMAPABLE> = Array::new();
+#[btf_map(name = "port_stats")]
+pub(crate) static PORT_STATS: Array<PortStats, { 2 * PORT_ENTRIES as usize }, MMAPABLE> = Array::new();
+/// Not touched by the programs, as `carried`.
+#[btf_map(name = "port_carried")]
+pub(crate) static PORT_CARRIED: Array<PortStats, { 2 * PORT_ENTRIES as usize }, MMAPABLE> = Array::new();
+#[btf_map(name = "settings")]
+pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "event_counts")]
+pub(crate) static EVENT_COUNTS: PerCpuArray<EventCounts, 1> = PerCpuArray::new();
+#[btf_map(name = "events")]
+pub(crate) static EVENTS: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+#[inline(always)]
+pub(crate) fn sets() -> u32 {
+    SETS.load()
+}
+
+#[inline(always)]
+pub(crate) fn seed() -> u64 {
+    SEED.load()
+}
+
+#[inline(always)]
+pub(crate) fn test_delay() -> u32 {
+    TEST_DELAY.load()
+}
+
+/// The port of a host-side interface and its position, or `None` while the agent has not entered it.
+#[inline(always)]
+pub(crate) fn port_of(ifindex: u32) -> Option<(u32, *const Port)> {
+    let mut position = ifindex & (PORT_ENTRIES - 1);
+    for _ in 0..PORT_WINDOW {
+        let port = PORTS.get_ptr(position)?;
+        // SAFETY: a map value; the verifier checks the access.
+        if crate::atomic::load(unsafe { &raw const (*port).ifindex }) == ifindex {
+            return Some((position, port));
+        }
+        position = (position + 1) & (PORT_ENTRIES - 1);
+    }
+    None
+}
+
+/// The off-path counters of a port and direction.
+#[inline(always)]
+pub(crate) fn port_stats(position: u32, direction: u8) -> Option<*mut PortStats> {
+    PORT_STATS.get_ptr_mut(2 * position + direction as u32)
+}
