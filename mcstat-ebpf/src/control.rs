@@ -11,7 +11,7 @@ use mcstat_common::{
 
 use crate::{
     atomic,
-    maps::{EVENT_COUNTS, EVENTS, RING_BYTES, SETTINGS, port_of, port_stats},
+    maps::{EVENT_COUNTS, EVENTS, SETTINGS, port_of, port_stats, ring_half},
 };
 
 /// Counts one frame in the counter at `index` of `ControlCounts`.
@@ -147,7 +147,7 @@ fn record<const WORDS: usize>(skb: *mut __sk_buff, ip_offset: u32, mut header: E
 fn wakeup() -> u64 {
     // SAFETY: the helper only reads positions of the ring.
     let waiting = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), BPF_RB_AVAIL_DATA as u64) };
-    if waiting > (RING_BYTES / 2) as u64 {
+    if waiting > ring_half() {
         BPF_RB_FORCE_WAKEUP as u64
     } else {
         BPF_RB_NO_WAKEUP as u64

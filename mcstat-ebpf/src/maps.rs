@@ -13,8 +13,7 @@ use mcstat_common::abi::{
 const MMAPABLE: usize = 1 << 10; // BPF_F_MMAPABLE, include/uapi/linux/bpf.h
 const DEFAULT_SETS: u32 = 2048;
 const DEFAULT_SLOTS: usize = (DEFAULT_SETS * WAYS) as usize;
-/// Size of the ring buffer in the object; the agent may set another.
-pub(crate) const RING_BYTES: usize = 1 << 20;
+const DEFAULT_RING_BYTES: usize = 1 << 20;
 
 /// Number of sets in `slots`; frozen at load, so that the verifier knows it.
 #[unsafe(no_mangle)]
@@ -22,6 +21,9 @@ static SETS: Global<u32> = Global::new(DEFAULT_SETS);
 /// Seed of the slot hash; the agent draws it once for the life of the maps.
 #[unsafe(no_mangle)]
 static SEED: Global<u64> = Global::new(0);
+/// Half the size of the ring buffer: from there on the reader is woken.
+#[unsafe(no_mangle)]
+static RING_HALF: Global<u64> = Global::new(DEFAULT_RING_BYTES as u64 / 2);
 /// For the race test alone: iterations to wait between finding a slot and counting in it. While it is 0 the verifier
 /// removes the call.
 #[unsafe(no_mangle)]
@@ -46,7 +48,7 @@ pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "event_counts")]
 pub(crate) static EVENT_COUNTS: PerCpuArray<EventCounts, 1> = PerCpuArray::new();
 #[btf_map(name = "events")]
-pub(crate) static EVENTS: RingBuf<(), RING_BYTES> = RingBuf::new();
+pub(crate) static EVENTS: RingBuf<(), DEFAULT_RING_BYTES> = RingBuf::new();
 
 #[inline(always)]
 pub(crate) fn sets() -> u32 {
@@ -56,6 +58,11 @@ pub(crate) fn sets() -> u32 {
 #[inline(always)]
 pub(crate) fn seed() -> u64 {
     SEED.load()
+}
+
+#[inline(always)]
+pub(crate) fn ring_half() -> u64 {
+    RING_HALF.load()
 }
 
 #[inline(always)]

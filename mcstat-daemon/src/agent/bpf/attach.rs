@@ -1,0 +1,201 @@
+//! Programs on veths: TCX at the head where the kernel has it (6.6), else clsact with an own priority and handle.
+//!
+//! The only place of the agent that speaks of ingress and egress: the Pod's outbound is tc *ingress* of the host side.
+//! Nothing that is not ours is removed or replaced.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+    },
+};
+
+use super::{KernelError, table::Entry};
+use crate::ledger::snapshot::Direction;
+
+/// Our place among the filters of clsact: early, and not what `tc` gives out by itself.
+const PRIORITY: u16 = 7;
+/// "mc".
+const HANDLE: TcHandle = TcHandle::new(0, 0x6d63);
+
+/// How programs are put on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// TCX links, pinned.
+    Tcx,
+    /// Filters of the clsact qdisc.
+    Clsact,
+}
+
+/// The two classifiers, loaded once.
+pub struct Programs {
+    ebpf: Ebpf,
+    links: PathBuf,
+    hook: Hook,
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Programs")
+            .field("links", &self.links)
+            .field("hook", &self.hook)
+            .finish_non_exhaustive()
+    }
+}
+
+const DIRECTIONS: [(Direction, &str, TcAttachType); 2] = [
+    (Direction::Outbound, "mcstat_outbound", TcAttachType::Ingress),
+    (Direction::Inbound, "mcstat_inbound", TcAttachType::Egress),
+];
+
+impl Programs {
+    /// Loads the classifiers into the kernel. `pins` is the directory of the maps.
+    ///
+    /// # Errors
+    /// The verifier's refusal, with its log.
+    pub fn load(mut ebpf: Ebpf, pins: &Path, hook: Hook) -> Result<Self, KernelError> {
+        for name in ["mcstat_outbound", "mcstat_inbound", "mcstat_clock"] {
+            program(&mut ebpf, name)?.load()?;
+        }
+        Ok(Self {
+            ebpf,
+            links: pins.join("links"),
+            hook,
+        })
+    }
+
+    /// One of the programs.
+    ///
+    /// # Errors
+    /// When the object lacks it.
+    pub fn program(&mut self, name: &str) -> Result<&mut SchedClassifier, KernelError> {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Puts both programs on a port's interface, or replaces the ones that are there already, atomically.
+    ///
+    /// # Errors
+    /// What the kernel says; the other direction is then taken off again.
+    pub fn attach(&mut self, entry: &Entry) -> Result<(), KernelError> {
+        let interface = super::table::text(&entry.port.host_interface).to_owned();
+        for (direction, name, kind) in DIRECTIONS {
+            let pin = self.pin(entry.port.id, direction);
+            if let Err(error) = self.attach_one(&interface, name, kind, &pin) {
+                self.detach(entry);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_one(&mut self, interface: &str, name: &str, kind: TcAttachType, pin: &Path) -> Result<(), KernelError> {
+        if self.hook == Hook::Tcx {
+            match self.attach_tcx(interface, name, kind, pin) {
+                // A kernel before 6.6 does not know the attach type.
+                Err(error) if error.is_unsupported() && !pin.exists() => {
+                    tracing::info!("this kernel has no TCX; attaching through clsact");
+                    self.hook = Hook::Clsact;
+                }
+                other => return other,
+            }
+        }
+        self.attach_clsact(interface, name, kind)
+    }
+
+    fn attach_tcx(&mut self, interface: &str, name: &str, kind: TcAttachType, pin: &Path) -> Result<(), KernelError> {
+        let program = program(&mut self.ebpf, name)?;
+        if pin.exists() {
+            // BPF_LINK_UPDATE: between the old program and the new one no packet passes uncounted.
+            let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(pin)?).try_into()?;
+            let id = program.attach_to_link(link)?;
+            drop(program.take_link(id)?);
+            return Ok(());
+        }
+        let id = program.attach_with_options(interface, kind, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
+        let link: FdLink = program.take_link(id)?.try_into()?;
+        link.pin(pin)?;
+        Ok(())
+    }
+
+    fn attach_clsact(&mut self, interface: &str, name: &str, kind: TcAttachType) -> Result<(), KernelError> {
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
+            Err(error) => return Err(ProgramError::from(error).into()),
+        }
+        let program = program(&mut self.ebpf, name)?;
+        let options = NlOptions {
+            priority: PRIORITY,
+            handle: HANDLE,
+            classid: None,
+        };
+        let id = match program.attach_with_options(interface, kind, TcAttachOptions::Netlink(options)) {
+            Ok(id) => id,
+            // Ours of an earlier run: replaced in place.
+            Err(_) => program.attach_to_link(
+                SchedClassifierLink::attached(interface, kind, PRIORITY, HANDLE, None)
+                    .map_err(ProgramError::IOError)?,
+            )?,
+        };
+        // Dropping it would take the filter off: counting goes on when the agent ends.
+        std::mem::forget(program.take_link(id)?);
+        Ok(())
+    }
+
+    /// Takes both programs off. What is gone already is no error.
+    pub fn detach(&mut self, entry: &Entry) {
+        let interface = super::table::text(&entry.port.host_interface).to_owned();
+        for (direction, _, kind) in DIRECTIONS {
+            let pin = self.pin(entry.port.id, direction);
+            if pin.exists() {
+                if let Err(error) = fs::remove_file(&pin) {
+                    tracing::warn!(pin = %pin.display(), %error, "cannot remove the pin of a link");
+                }
+            } else if self.hook == Hook::Clsact
+                && nix::net::if_::if_nametoindex(interface.as_str()).is_ok_and(|index| index == entry.port.ifindex)
+                && let Ok(link) = SchedClassifierLink::attached(&interface, kind, PRIORITY, HANDLE, None)
+            {
+                // Detached when dropped; a filter that is gone with its interface is fine.
+                drop(link);
+            }
+        }
+    }
+
+    fn pin(&self, port: u32, direction: Direction) -> PathBuf {
+        self.links.join(format!("{port}-{direction}"))
+    }
+
+    /// Removes pins of links whose port is not among `known`: left by a kill between unpinning and leaving.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn remove_strays(&self, known: &[u32]) -> io::Result<usize> {
+        let mut removed = 0;
+        for file in fs::read_dir(&self.links)? {
+            let file = file?;
+            let name = file.file_name();
+            let id = name
+                .to_str()
+                .and_then(|name| name.split('-').next())
+                .and_then(|id| id.parse().ok());
+            if id.is_some_and(|id| !known.contains(&id)) {
+                fs::remove_file(file.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, KernelError> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| KernelError::MissingProgram { name: name.to_owned() })?;
+    Ok(program.try_into()?)
+}

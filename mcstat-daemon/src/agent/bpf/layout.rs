@@ -1,0 +1,169 @@
+//! How large the maps are: pure arithmetic, so that a 128-CPU node can be checked on a laptop.
+
+use mcstat_common::abi::{Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortStats, Settings, Slot, WAYS};
+use thiserror::Error;
+
+/// What the operator allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// All maps together, in bytes.
+    pub memory_bytes: u64,
+    /// Number of slots; 0 = as many as the memory allows, at most 16,384.
+    pub slots: u32,
+    /// Slots per port and direction.
+    pub slots_per_port: u32,
+    /// Counted ports.
+    pub ports: u32,
+    /// Ring buffer for IGMP and MLD messages, in bytes: a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+}
+
+/// Sizes of the maps of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Slots, a multiple of [`WAYS`].
+    pub slots: u32,
+    /// Ring buffer, in bytes.
+    pub ring_bytes: u32,
+    /// All maps together, in bytes.
+    pub total_bytes: u64,
+}
+
+/// Limits that cannot be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum LayoutError {
+    #[error(
+        "maps.memoryMiB allows {allowed} bytes, but {slots} slots on {cpus} possible CPUs need {needed}; raise it or lower maps.slots"
+    )]
+    TooMuch {
+        allowed: u64,
+        needed: u64,
+        slots: u32,
+        cpus: usize,
+    },
+    #[error("maps.memoryMiB allows {allowed} bytes, but even {minimum} slots on {cpus} possible CPUs need {needed}")]
+    TooLittle {
+        allowed: u64,
+        needed: u64,
+        minimum: u32,
+        cpus: usize,
+    },
+    #[error("maps.ports is {ports}, at most {max} ports can be counted")]
+    TooManyPorts { ports: u32, max: u32 },
+}
+
+/// Enough for one busy Pod: fewer would make the overflow the normal case.
+const MIN_SLOTS: u32 = 256;
+/// What the table is sized to when the memory allows more: 500 Pods × 20 groups at 61 %.
+const DEFAULT_SLOTS: u32 = 16_384;
+/// The table is kept at most half full, so that a port is always found in its window.
+pub const MAX_PORTS: u32 = PORT_ENTRIES / 2;
+
+/// Bytes that `slots` slots and everything else take on `cpus` possible CPUs.
+pub fn bytes(slots: u32, ring_bytes: u32, cpus: usize) -> u64 {
+    let slot = size_of::<Slot>() + size_of::<Carry>() + size_of::<Counter>() * cpus;
+    let ports = PORT_ENTRIES as usize * (size_of::<Port>() + 4 * size_of::<PortStats>());
+    let rest = size_of::<Settings>() + size_of::<EventCounts>() * cpus;
+    u64::from(slots) * slot as u64 + (ports + rest) as u64 + u64::from(ring_bytes)
+}
+
+impl Layout {
+    /// The largest table within the limits.
+    ///
+    /// # Errors
+    /// When the limits contradict each other; each message names the keys to change.
+    pub fn new(limits: &Limits, cpus: usize) -> Result<Self, LayoutError> {
+        if limits.ports > MAX_PORTS {
+            return Err(LayoutError::TooManyPorts {
+                ports: limits.ports,
+                max: MAX_PORTS,
+            });
+        }
+        let allowed = limits.memory_bytes;
+        let fits = |slots| bytes(slots, limits.ring_bytes, cpus) <= allowed;
+        let slots = if limits.slots == 0 {
+            let per_slot = bytes(1, 0, cpus) - bytes(0, 0, cpus);
+            let room = allowed.saturating_sub(bytes(0, limits.ring_bytes, cpus)) / per_slot;
+            (room.min(u64::from(DEFAULT_SLOTS)) as u32) / WAYS * WAYS
+        } else {
+            limits.slots.next_multiple_of(WAYS)
+        };
+        let needed = bytes(slots.max(MIN_SLOTS), limits.ring_bytes, cpus);
+        if slots < MIN_SLOTS {
+            return Err(LayoutError::TooLittle {
+                allowed,
+                needed,
+                minimum: MIN_SLOTS,
+                cpus,
+            });
+        }
+        if !fits(slots) {
+            return Err(LayoutError::TooMuch {
+                allowed,
+                needed,
+                slots,
+                cpus,
+            });
+        }
+        Ok(Self {
+            slots,
+            ring_bytes: limits.ring_bytes,
+            total_bytes: needed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: Limits = Limits {
+        memory_bytes: 64 << 20,
+        slots: 0,
+        slots_per_port: 256,
+        ports: 512,
+        ring_bytes: 1 << 20,
+    };
+
+    #[test]
+    fn sixty_four_mebibytes_on_any_machine() {
+        for (cpus, least) in [
+            (1, 16_384),
+            (2, 16_384),
+            (32, 16_384),
+            (64, 14_500),
+            (128, 7_300),
+            (512, 1_800),
+        ] {
+            let layout = Layout::new(&DEFAULT, cpus).unwrap();
+            assert!(layout.total_bytes <= 64 << 20, "{cpus} CPUs: {layout:?}");
+            assert!(layout.slots >= least, "{cpus} CPUs: {layout:?}");
+            assert_eq!(layout.slots % WAYS, 0);
+        }
+    }
+
+    #[test]
+    fn contradictions_name_what_to_change() {
+        let error = Layout::new(
+            &Limits {
+                slots: 16_384,
+                ..DEFAULT
+            },
+            128,
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("raise it or lower maps.slots"), "{error}");
+        let error = Layout::new(
+            &Limits {
+                memory_bytes: 1 << 20,
+                ..DEFAULT
+            },
+            2,
+        )
+        .unwrap_err();
+        assert!(matches!(error, LayoutError::TooLittle { .. }), "{error}");
+        let error = Layout::new(&Limits { ports: 513, ..DEFAULT }, 2).unwrap_err();
+        assert!(matches!(error, LayoutError::TooManyPorts { max: 512, .. }), "{error}");
+    }
+}

@@ -1,0 +1,400 @@
+//! From the maps to readings: one consistent look at everything, cheap when little is used.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    mem::offset_of,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::atomic::Ordering,
+};
+
+use jiff::Timestamp;
+use mcstat_common::{
+    abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, PortStats, Slot},
+    control::ControlCounts,
+    slot::{self, DEAD, READY},
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{
+    clock::Clock,
+    maps::Maps,
+    sys,
+    table::{self, Entry, text},
+};
+use crate::ledger::snapshot::{
+    DirectionReading, GroupReading, KernelReading, OtherGroups, OverflowCounts, PodRef, PortReading, Traffic,
+};
+
+/// Used slots that are this near to each other are read in one call: a call costs as much as a few elements.
+const MAX_GAP: u32 = 4;
+/// Elements a call at most: bounds the scratch memory.
+const MAX_BATCH: u32 = 2048;
+
+/// The totals of one slot over all CPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SlotTotals {
+    /// Admitted skbs.
+    pub packets: u64,
+    /// Admitted bytes.
+    pub bytes: u64,
+    /// Admitted segments.
+    pub segments: u64,
+    /// Denied skbs.
+    pub dropped: u64,
+    /// Changes of the source.
+    pub source_changes: u64,
+    /// Denied but not enforced.
+    pub would_drop: u64,
+    /// TTL or hop limit 1 or less.
+    pub ttl1: u64,
+    /// Low half of the youngest stamp; 0 = never under this ABI.
+    pub last_seen: u32,
+    /// Source of the packet of that stamp.
+    pub source: [u8; 16],
+}
+
+/// Reads slots; keeps its scratch memory from tick to tick.
+#[derive(Debug)]
+pub struct Reader {
+    element: usize,
+    keys: Vec<u32>,
+    values: Vec<u64>,
+}
+
+impl Reader {
+    /// A reader for these maps.
+    pub fn new(maps: &Maps) -> Self {
+        Self {
+            element: sys::per_cpu_size::<Counter>(maps.cpus),
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Totals of one slot.
+    ///
+    /// # Errors
+    /// What bpf(2) returns.
+    pub fn slot(&mut self, maps: &Maps, index: u32) -> io::Result<SlotTotals> {
+        let mut totals = SlotTotals::default();
+        self.range(maps, index, 1, |_, read| totals = read)?;
+        Ok(totals)
+    }
+
+    /// Calls `each` with every slot that holds totals of its own (READY or DEAD), in ascending index.
+    ///
+    /// Hold the fold lock meanwhile.
+    ///
+    /// # Errors
+    /// What bpf(2) returns.
+    pub fn used(&mut self, maps: &Maps, mut each: impl FnMut(u32, &Slot, SlotTotals)) -> io::Result<()> {
+        let used: Vec<u32> = (0..maps.slots.len())
+            .filter(|index| matches!(slot::state_of(maps.slots.first_word(*index)), READY | DEAD))
+            .collect();
+        for (start, end) in ranges(&used) {
+            let mut wanted = used
+                .get(used.partition_point(|index| *index < start)..)
+                .unwrap_or_default()
+                .iter();
+            let mut next = wanted.next();
+            self.range(maps, start, end - start, |index, totals| {
+                if next == Some(&index) {
+                    next = wanted.next();
+                    each(index, &maps.slots.read(index), totals);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn range(&mut self, maps: &Maps, start: u32, count: u32, mut each: impl FnMut(u32, SlotTotals)) -> io::Result<()> {
+        let words = self.element / 8;
+        self.keys.resize(self.keys.len().max(count as usize), 0);
+        self.values.resize(self.values.len().max(words * count as usize), 0);
+        sys::lookup_batch(
+            maps.counters(),
+            start,
+            count,
+            self.element,
+            &mut self.keys,
+            &mut self.values,
+        )?;
+        for (index, values) in (start..start + count).zip(self.values.chunks_exact(words)) {
+            each(index, total(maps, index, values));
+        }
+        Ok(())
+    }
+}
+
+/// Runs of used slots with small gaps, each at most [`MAX_BATCH`] long, as (start, end).
+fn ranges(used: &[u32]) -> Vec<(u32, u32)> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for index in used {
+        match ranges.last_mut() {
+            Some((start, end)) if *index <= *end + MAX_GAP && *index - *start < MAX_BATCH => *end = index + 1,
+            _ => ranges.push((*index, index + 1)),
+        }
+    }
+    ranges
+}
+
+/// Sums one element over the CPUs, and adds what is carried.
+fn total(maps: &Maps, index: u32, values: &[u64]) -> SlotTotals {
+    let mut carry = maps.carried.read(index);
+    let (totals, sums) = sum(values, &carry);
+    if carry.last_sums != sums {
+        // A sum that became smaller has wrapped: from now on 2^32 more is carried.
+        for (carried, (last, now)) in [&mut carry.source_changes, &mut carry.would_drop, &mut carry.ttl1]
+            .into_iter()
+            .zip(carry.last_sums.iter().zip(&sums))
+        {
+            if now < last {
+                *carried += 1 << 32;
+            }
+        }
+        carry.last_sums = sums;
+        maps.carried.write(index, carry);
+        return sum(values, &carry).0;
+    }
+    totals
+}
+
+fn sum(values: &[u64], carry: &Carry) -> (SlotTotals, [u32; 3]) {
+    let mut totals = SlotTotals {
+        packets: carry.packets,
+        bytes: carry.bytes,
+        segments: carry.segments,
+        dropped: carry.dropped,
+        last_seen: carry.last_seen as u32,
+        ..SlotTotals::default()
+    };
+    let mut sums = [0u32; 3];
+    for counter in values.chunks_exact(size_of::<Counter>() / 8) {
+        let Ok(counter) = Counter::read_from_bytes(counter.as_bytes()) else {
+            continue;
+        };
+        totals.packets += counter.packets;
+        totals.bytes += counter.bytes;
+        totals.segments += counter.segments;
+        totals.dropped += counter.dropped;
+        for (sum, value) in sums
+            .iter_mut()
+            .zip([counter.source_changes, counter.would_drop, counter.ttl1])
+        {
+            *sum = sum.wrapping_add(value);
+        }
+        // The younger of two stamps, over the wrap of the low half.
+        let younger = totals.last_seen == 0 || (counter.last_seen.wrapping_sub(totals.last_seen) as i32) >= 0;
+        if counter.last_seen != 0 && younger {
+            totals.last_seen = counter.last_seen;
+            totals.source = counter.source;
+        }
+    }
+    let [changes, would_drop, ttl1] = sums.map(u64::from);
+    totals.source_changes = carry.source_changes + changes;
+    totals.would_drop = carry.would_drop + would_drop;
+    totals.ttl1 = carry.ttl1 + ttl1;
+    (totals, sums)
+}
+
+/// One reading of all ports and of the kernel's health.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<(Vec<PortReading>, KernelReading)> {
+    let _lock = maps.fold_lock();
+    let entries = table::entries(maps);
+    let mut ports: BTreeMap<u32, PortReading> = entries
+        .iter()
+        .map(|entry| (entry.port.id, port_reading(maps, entry, clock)))
+        .collect();
+    reader.used(maps, |_, slot, totals| {
+        if let Some(port) = ports.get_mut(&slot.port) {
+            let since = clock.fixed(slot.since).max(port.start);
+            let reading = group_reading(slot, &totals, since, clock);
+            let direction = if slot.direction == 0 {
+                &mut port.outbound
+            } else {
+                &mut port.inbound
+            };
+            direction.groups.push(reading);
+        }
+    })?;
+    let ports = ports
+        .into_values()
+        .map(|mut port| {
+            merge(&mut port.outbound.groups);
+            merge(&mut port.inbound.groups);
+            port
+        })
+        .collect();
+    Ok((ports, kernel_reading(maps)?))
+}
+
+/// The last reading of one port, before it is freed.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn read_port(maps: &Maps, entry: &Entry, clock: &Clock) -> io::Result<Option<PortReading>> {
+    let (ports, _) = read(maps, &mut Reader::new(maps), clock)?;
+    Ok(ports.into_iter().find(|port| port.id == entry.port.id))
+}
+
+fn port_reading(maps: &Maps, entry: &Entry, clock: &Clock) -> PortReading {
+    let port = &entry.port;
+    let direction = |direction: u32| {
+        let at = 2 * entry.position + direction;
+        direction_reading(&maps.port_stats.read(at), &maps.port_carried.read(at), clock)
+    };
+    PortReading {
+        id: port.id,
+        pod: PodRef {
+            namespace: text(&port.namespace).to_owned(),
+            name: text(&port.pod).to_owned(),
+            sandbox: text(&port.sandbox).to_owned(),
+        },
+        interface: text(&port.interface).to_owned(),
+        host_interface: text(&port.host_interface).to_owned(),
+        ifindex: port.ifindex,
+        start: Timestamp::from_millisecond(port.start_ms as i64).unwrap_or(clock.now),
+        outbound: direction(0),
+        inbound: direction(1),
+    }
+}
+
+fn direction_reading(stats: &PortStats, carried: &PortStats, clock: &Clock) -> DirectionReading {
+    let [ipv4, ipv6] = stats.other;
+    let [carried4, carried6] = carried.other;
+    DirectionReading {
+        groups: Vec::new(),
+        other: [other(&ipv4, &carried4, clock), other(&ipv6, &carried6, clock)],
+        control: add_control(&stats.control, &carried.control),
+        foreign_source: stats.foreign_source + carried.foreign_source,
+        overflow: OverflowCounts {
+            port_limit: stats.port_limit + carried.port_limit,
+            fair_share: stats.fair_share + carried.fair_share,
+            window_full: stats.window_full + carried.window_full,
+            contended: stats.contended + carried.contended,
+        },
+        events_limited: stats.events_limited + carried.events_limited,
+    }
+}
+
+fn other(now: &RawOther, carried: &RawOther, clock: &Clock) -> OtherGroups {
+    OtherGroups {
+        admitted: Traffic {
+            packets: now.packets + carried.packets,
+            segments: now.segments + carried.segments,
+            bytes: now.bytes + carried.bytes,
+        },
+        dropped: now.dropped + carried.dropped,
+        would_drop: now.would_drop + carried.would_drop,
+        ttl1: now.ttl1 + carried.ttl1,
+        last_seen: clock.recent64(now.last_seen.max(carried.last_seen)),
+    }
+}
+
+/// Adds counter by counter. Both are plain u64, as the kernel sees them too.
+pub fn add_control(a: &ControlCounts, b: &ControlCounts) -> ControlCounts {
+    let mut sum = *a;
+    for (to, from) in sum.as_mut_bytes().chunks_exact_mut(8).zip(b.as_bytes().chunks_exact(8)) {
+        if let (Ok(old), Ok(more)) = (<[u8; 8]>::try_from(&*to), <[u8; 8]>::try_from(from)) {
+            to.copy_from_slice(&(u64::from_ne_bytes(old).wrapping_add(u64::from_ne_bytes(more))).to_ne_bytes());
+        }
+    }
+    sum
+}
+
+fn group_reading(slot: &Slot, totals: &SlotTotals, since: Timestamp, clock: &Clock) -> GroupReading {
+    let keyed = slot.source != [0; 16];
+    GroupReading {
+        group: address(slot.family, &slot.group),
+        source: keyed.then(|| address(slot.family, &slot.source)),
+        admitted: Traffic {
+            packets: totals.packets,
+            segments: totals.segments,
+            bytes: totals.bytes,
+        },
+        dropped: totals.dropped,
+        would_drop: totals.would_drop,
+        ttl1: totals.ttl1,
+        last_source: (totals.source != [0; 16]).then(|| address(slot.family, &totals.source)),
+        source_changes: totals.source_changes,
+        last_seen: clock.recent(totals.last_seen),
+        since,
+    }
+}
+
+/// An address of the maps.
+pub fn address(family: u8, bytes: &[u8; 16]) -> IpAddr {
+    if family == IPV4 {
+        let [.., a, b, c, d] = *bytes;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(*bytes))
+    }
+}
+
+/// Sorts, and adds up two slots of one key (legal: see the ADR on slots).
+fn merge(groups: &mut Vec<GroupReading>) {
+    groups.sort_by_key(|reading| (reading.group, reading.source));
+    groups.dedup_by(|next, kept| {
+        let same = (next.group, next.source) == (kept.group, kept.source);
+        if same {
+            add_group(kept, next);
+        }
+        same
+    });
+}
+
+fn add_group(to: &mut GroupReading, from: &GroupReading) {
+    to.admitted.packets += from.admitted.packets;
+    to.admitted.segments += from.admitted.segments;
+    to.admitted.bytes += from.admitted.bytes;
+    to.dropped += from.dropped;
+    to.would_drop += from.would_drop;
+    to.ttl1 += from.ttl1;
+    to.source_changes += from.source_changes;
+    if from.last_seen > to.last_seen {
+        (to.last_seen, to.last_source) = (from.last_seen, from.last_source);
+    }
+    to.since = to.since.min(from.since);
+}
+
+fn kernel_reading(maps: &Maps) -> io::Result<KernelReading> {
+    let element = sys::per_cpu_size::<EventCounts>(maps.cpus);
+    let mut values = vec![0u64; element / 8];
+    sys::lookup_batch(maps.event_counts(), 0, 1, element, &mut [0], &mut values)?;
+    let mut reading = KernelReading {
+        slots_used: maps
+            .setting(offset_of!(mcstat_common::abi::Settings, slots_used))
+            .load(Ordering::Acquire),
+        slots_max: u64::from(maps.slots.len()),
+        ..KernelReading::default()
+    };
+    for cpu in values.chunks_exact(size_of::<EventCounts>() / 8) {
+        if let Ok(counts) = EventCounts::read_from_bytes(cpu.as_bytes()) {
+            reading.events_handed += counts.handed;
+            reading.events_lost += counts.lost;
+            reading.events_limited += counts.limited;
+        }
+    }
+    Ok(reading)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_join_near_slots_and_bound_their_length() {
+        assert_eq!(ranges(&[]), []);
+        assert_eq!(ranges(&[3]), [(3, 4)]);
+        assert_eq!(ranges(&[0, 1, 2, 6, 7]), [(0, 8)]);
+        assert_eq!(ranges(&[0, 5, 6]), [(0, 7)]);
+        assert_eq!(ranges(&[0, 6]), [(0, 1), (6, 7)]);
+        let all: Vec<u32> = (0..5000).collect();
+        assert_eq!(ranges(&all), [(0, 2048), (2048, 4096), (4096, 5000)]);
+    }
+}

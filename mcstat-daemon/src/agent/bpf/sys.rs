@@ -1,0 +1,260 @@
+//! The system calls that aya 0.14 does not offer: batched map access, mapped arrays, the RCU wait.
+//!
+//! The only file of the agent that holds `unsafe` for the kernel's sake; everything above it is safe.
+#![expect(unsafe_code, reason = "bpf(2), mmap(2) and membarrier(2) have no safe interface")]
+
+use std::{
+    fs, io, mem,
+    num::NonZeroUsize,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: the callers fill `attr` with pointers to live buffers of the sizes they name.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<bpf_attr>()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn zeroed_attr() -> bpf_attr {
+    // SAFETY: bpf_attr is a union of plain integers; the kernel wants unused bytes to be zero.
+    unsafe { mem::zeroed() }
+}
+
+/// Bytes that one element of a per-CPU map takes in a reading: its value for every possible CPU.
+pub fn per_cpu_size<T>(cpus: usize) -> usize {
+    size_of::<T>().next_multiple_of(8) * cpus
+}
+
+/// Reads the elements `start .. start + count` of a per-CPU array into `values` (BPF_MAP_LOOKUP_BATCH).
+///
+/// `values` holds [`per_cpu_size`] bytes an element, CPU after CPU. `keys` is scratch of `count` keys.
+///
+/// # Errors
+/// What bpf(2) returns; `InvalidInput` when a buffer is too short.
+pub fn lookup_batch(
+    map: BorrowedFd<'_>,
+    start: u32,
+    count: u32,
+    element_size: usize,
+    keys: &mut [u32],
+    values: &mut [u64],
+) -> io::Result<()> {
+    if keys.len() < count as usize || size_of_val(values) < element_size * count as usize {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // The kernel begins behind the key it is given; none means at the first.
+    let before = start.wrapping_sub(1);
+    let mut after = 0u32;
+    let mut attr = zeroed_attr();
+    attr.batch.in_batch = if start == 0 { 0 } else { ptr::from_ref(&before) as u64 };
+    attr.batch.out_batch = ptr::from_mut(&mut after) as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = count;
+    attr.batch.map_fd = map.as_raw_fd() as u32;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => Ok(()),
+        // ENOENT says that the end of the map was reached; the elements are there all the same.
+        // SAFETY: the kernel wrote `count` in the batch arm that was filled above.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) && unsafe { attr.batch.count } == count => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes one element of a per-CPU array, the same zero for every CPU.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn zero_per_cpu(map: BorrowedFd<'_>, index: u32, zeroes: &[u64]) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    // SAFETY: writing the plain integers of the union's element arm.
+    let element = unsafe { &mut attr.__bindgen_anon_2 };
+    element.map_fd = map.as_raw_fd() as u32;
+    element.key = ptr::from_ref(&index) as u64;
+    element.__bindgen_anon_1.value = zeroes.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Runs a program `repeat` times on `packet` (BPF_PROG_TEST_RUN); its return value and the mean nanoseconds of a run.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(u32, u32)> {
+    let mut attr = zeroed_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = packet.as_ptr() as u64;
+    attr.test.data_size_in = u32::try_from(packet.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    attr.test.repeat = repeat;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: the kernel filled the test arm.
+    Ok(unsafe { (attr.test.retval, attr.test.duration) })
+}
+
+/// Waits until every program that runs now has ended: an RCU grace period.
+///
+/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu()` (kernel/sched/membarrier.c).
+///
+/// # Errors
+/// What membarrier(2) returns; `ENOSYS` and `EPERM` where a seccomp profile refuses it, `EINVAL` with nohz_full.
+pub fn rcu_wait() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Removes the limit on locked memory, which kernels before 5.11 charge maps to. Best effort.
+pub fn raise_memlock() {
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a pointer to a live value.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// An array map in this process's memory (BPF_F_MMAPABLE).
+///
+/// The programs write the same memory at the same time: reads are copies that may be torn between words, never within
+/// one aligned word. What must be exact is a word, or is read when nobody writes.
+#[derive(Debug)]
+pub struct Mapped<T> {
+    base: NonNull<T>,
+    entries: u32,
+    bytes: NonZeroUsize,
+}
+
+// SAFETY: the mapping is shared memory; all access is by volatile copies and atomics.
+unsafe impl<T> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Mapped<T> {}
+
+impl<T: Copy + FromBytes + IntoBytes + Immutable> Mapped<T> {
+    /// Maps all `entries` of `map`, whose values are `T`.
+    ///
+    /// # Errors
+    /// What mmap(2) returns: `EINVAL` when the map is not mmapable or smaller.
+    pub fn new(map: BorrowedFd<'_>, entries: u32) -> io::Result<Self> {
+        let bytes = NonZeroUsize::new(entries as usize * size_of::<T>()).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new shared mapping of a file descriptor; nothing of this process is replaced.
+        let base = unsafe {
+            mmap(
+                None,
+                bytes,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                map.as_fd(),
+                0,
+            )?
+        };
+        Ok(Self {
+            base: base.cast(),
+            entries,
+            bytes,
+        })
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> u32 {
+        self.entries
+    }
+
+    /// Whether there are no entries; never so.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    fn at(&self, index: u32) -> *mut T {
+        assert!(index < self.entries, "entry {index} of a map of {}", self.entries);
+        // SAFETY: inside the mapping, by the assertion.
+        unsafe { self.base.as_ptr().add(index as usize) }
+    }
+
+    /// A copy of an entry.
+    ///
+    /// # Panics
+    /// When `index` is not below [`len`](Self::len).
+    pub fn read(&self, index: u32) -> T {
+        // SAFETY: inside the mapping; T is any bytes.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    /// Replaces an entry. For entries or moments that no program writes.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read).
+    pub fn write(&self, index: u32, value: T) {
+        // SAFETY: inside the mapping.
+        unsafe { self.at(index).write_volatile(value) }
+    }
+
+    /// The aligned word at byte `offset` of an entry (use `offset_of!`).
+    ///
+    /// # Panics
+    /// When the index or the offset is outside, or the offset not a multiple of 8.
+    pub fn word(&self, index: u32, offset: usize) -> &AtomicU64 {
+        assert!(
+            offset + 8 <= size_of::<T>() && offset.is_multiple_of(8),
+            "word at byte {offset}"
+        );
+        // SAFETY: inside the mapping, aligned (the mapping is page-aligned and T a multiple of 8), alive with self.
+        unsafe { AtomicU64::from_ptr(self.at(index).cast::<u64>().add(offset / 8)) }
+    }
+
+    /// The first word of an entry, without the cost of checks in a scan.
+    pub fn first_word(&self, index: u32) -> u64 {
+        self.word(index, 0).load(Ordering::Acquire)
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, of that size.
+        let _ = unsafe { munmap(self.base.cast(), self.bytes.get()) };
+    }
+}
+
+/// CPUs that may ever come up: how many values a per-CPU element has (`/sys/devices/system/cpu/possible`).
+///
+/// # Errors
+/// When the file cannot be read or understood.
+pub fn possible_cpus() -> io::Result<usize> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    parse_cpu_list(text.trim()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
+fn parse_cpu_list(text: &str) -> Option<usize> {
+    text.split(',').try_fold(0, |sum, part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        Some(sum + last.checked_sub(first)? + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_are_counted() {
+        assert_eq!(parse_cpu_list("0-1"), Some(2));
+        assert_eq!(parse_cpu_list("0"), Some(1));
+        assert_eq!(parse_cpu_list("0-3,8-11"), Some(8));
+        assert_eq!(parse_cpu_list("3-1"), None);
+        assert_eq!(parse_cpu_list(""), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! The ports table as the agent writes it: enter, leave, look up.
+//!
+//! An entry is taken while its id is not 0, and counted while its ifindex is not 0 as well. Both lie in the first word,
+//! so that the programs never see half an entry.
+
+use std::{mem::offset_of, net::IpAddr, sync::atomic::Ordering};
+
+use mcstat_common::abi::{PORT_ADDRESSES, PORT_ENTRIES, PORT_WINDOW, Port, PortStats, Settings};
+use zerocopy::FromZeros;
+
+use super::maps::{Maps, update_settings};
+use crate::agent::pods::PodPort;
+
+/// A taken entry.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Position in the table.
+    pub position: u32,
+    /// The entry.
+    pub port: Port,
+}
+
+/// All taken entries.
+pub fn entries(maps: &Maps) -> Vec<Entry> {
+    (0..PORT_ENTRIES)
+        .filter(|position| maps.ports.first_word(*position) >> 32 != 0)
+        .map(|position| Entry {
+            position,
+            port: maps.ports.read(position),
+        })
+        .collect()
+}
+
+/// Enters a port under a new id; the programs count it from here on. `None` when its window is full.
+pub fn enter(maps: &Maps, wanted: &PodPort, start_ms: u64) -> Option<Entry> {
+    let home = wanted.ifindex & (PORT_ENTRIES - 1);
+    let position = (0..PORT_WINDOW)
+        .map(|step| (home + step) & (PORT_ENTRIES - 1))
+        .find(|position| maps.ports.first_word(*position) == 0)?;
+    let mut id = 0;
+    update_settings(maps, |settings: &mut Settings| {
+        id = settings.next_port_id.max(1);
+        settings.next_port_id = id.wrapping_add(1).max(1);
+    });
+    let mut port = describe(wanted, start_ms);
+    for direction in 0..2 {
+        maps.port_stats.write(2 * position + direction, PortStats::new_zeroed());
+        maps.port_carried
+            .write(2 * position + direction, PortStats::new_zeroed());
+    }
+    maps.ports.write(position, port);
+    (port.ifindex, port.id) = (wanted.ifindex, id);
+    first_word(maps, position).store(u64::from(port.ifindex) | u64::from(id) << 32, Ordering::Release);
+    Some(Entry { position, port })
+}
+
+/// Stops the counting of a port; its entry stays taken.
+pub fn stop(maps: &Maps, entry: &Entry) {
+    first_word(maps, entry.position).store(u64::from(entry.port.id) << 32, Ordering::Release);
+}
+
+/// Gives the entry back. Its slots must be free and nothing may count in it any more.
+pub fn leave(maps: &Maps, entry: &Entry) {
+    for direction in 0..2 {
+        maps.port_stats
+            .write(2 * entry.position + direction, PortStats::new_zeroed());
+        maps.port_carried
+            .write(2 * entry.position + direction, PortStats::new_zeroed());
+    }
+    let mut blank = Port::new_zeroed();
+    blank.id = entry.port.id;
+    maps.ports.write(entry.position, blank);
+    first_word(maps, entry.position).store(0, Ordering::Release);
+}
+
+/// Replaces what may change while a port lives: its addresses.
+pub fn set_addresses(maps: &Maps, entry: &Entry, addresses: &[IpAddr]) {
+    let mut port = maps.ports.read(entry.position);
+    (port.addresses, port.address_count) = ipv4_addresses(addresses);
+    maps.ports.write(entry.position, port);
+}
+
+/// Whether a taken entry is the wanted interface: same sandbox, same veth.
+pub fn is(entry: &Port, wanted: &PodPort) -> bool {
+    entry.ifindex == wanted.ifindex
+        && text(&entry.sandbox) == wanted.pod.sandbox
+        && text(&entry.interface) == wanted.interface
+        && text(&entry.host_interface) == wanted.host_interface
+        && text(&entry.namespace) == wanted.pod.namespace
+        && text(&entry.pod) == wanted.pod.name
+}
+
+fn first_word(maps: &Maps, position: u32) -> &std::sync::atomic::AtomicU64 {
+    maps.ports.word(position, offset_of!(Port, ifindex))
+}
+
+/// The entry of a wanted port, not yet counted: ifindex and id are 0.
+fn describe(wanted: &PodPort, start_ms: u64) -> Port {
+    let mut port = Port::new_zeroed();
+    port.generation = 1;
+    (port.addresses, port.address_count) = ipv4_addresses(&wanted.addresses);
+    port.start_ms = start_ms;
+    put(&mut port.namespace, &wanted.pod.namespace);
+    put(&mut port.pod, &wanted.pod.name);
+    put(&mut port.interface, &wanted.interface);
+    put(&mut port.host_interface, &wanted.host_interface);
+    put(&mut port.sandbox, &wanted.pod.sandbox);
+    port
+}
+
+/// The IPv4 addresses that fit. With more than fit none is kept: a foreign source must never be a wrong guess.
+fn ipv4_addresses(addresses: &[IpAddr]) -> ([[u8; 4]; PORT_ADDRESSES], u32) {
+    let own: Vec<_> = addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address.octets()),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    let mut kept = [[0; 4]; PORT_ADDRESSES];
+    if own.len() > PORT_ADDRESSES {
+        return (kept, 0);
+    }
+    for (to, from) in kept.iter_mut().zip(&own) {
+        *to = *from;
+    }
+    (kept, own.len() as u32)
+}
+
+fn put(field: &mut [u8], value: &str) {
+    let room = field.len().saturating_sub(1);
+    for (to, from) in field.iter_mut().take(room).zip(value.bytes()) {
+        *to = from;
+    }
+}
+
+/// A NUL-terminated text field.
+pub fn text(field: &[u8]) -> &str {
+    let bytes = field.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(bytes).unwrap_or("?")
+}

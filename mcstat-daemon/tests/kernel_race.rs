@@ -1,0 +1,186 @@
+//! The race that everything rests on: two CPUs count in slots that the agent frees at the same time.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod support;
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use mcstat::agent::bpf::{Kernel, free, sys};
+use mcstat_common::slot;
+use support::{Bpffs, Random, enter, frames, in_netns, open, pin_to, pod_port, reading, total};
+
+const ROUNDS: u64 = 1000;
+const GROUPS: u64 = 5000;
+
+fn outbound(kernel: &mut Kernel) -> OwnedFd {
+    kernel
+        .programs
+        .program("mcstat_outbound")
+        .unwrap()
+        .fd()
+        .unwrap()
+        .as_fd()
+        .try_clone_to_owned()
+        .unwrap()
+}
+
+/// A frame for each of 5,000 groups; their lengths differ, so that bytes in the wrong place are seen too.
+fn group_frames() -> Vec<Vec<u8>> {
+    (0..GROUPS)
+        .map(|group| {
+            let address = Ipv4Addr::from(0xef00_0000 + group as u32 + 1);
+            frames::data("10.0.0.2", &address.to_string(), 18 + (group % 61) as usize)
+        })
+        .collect()
+}
+
+/// READY slots, a random part of them.
+fn some_slots(kernel: &Kernel, random: &mut Random, one_in: u64) -> Vec<u32> {
+    (0..kernel.maps.slots.len())
+        .filter(|index| slot::state_of(kernel.maps.slots.first_word(*index)) == slot::READY)
+        .filter(|_| random.below(one_in) == 0)
+        .collect()
+}
+
+struct Sent {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// One CPU's part of a round: sends to random groups of the first `groups`, `packets` times.
+fn send(program: &OwnedFd, frames: &[Vec<u8>], seed: u64, groups: u64, packets: u64, sent: &Sent) {
+    let mut random = Random(seed);
+    let mut bytes = 0;
+    for _ in 0..packets {
+        let frame = &frames[random.below(groups) as usize];
+        sys::test_run(program.as_fd(), frame, 1).unwrap();
+        bytes += frame.len() as u64;
+    }
+    sent.packets.fetch_add(packets, Ordering::SeqCst);
+    sent.bytes.fetch_add(bytes, Ordering::SeqCst);
+}
+
+#[test]
+fn a_thousand_rounds_of_counting_and_freeing_lose_nothing() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut options = bpffs.options();
+        // Fewer slots than groups: insertions, full windows and the port's limit all happen.
+        options.limits.slots = 4096;
+        options.limits.slots_per_port = 3500;
+        let mut kernel = open(&options);
+        enter(&kernel, &pod_port("race", "lo", 1, &["10.0.0.2"]));
+        let program = Arc::new(outbound(&mut kernel));
+        let frames = Arc::new(group_frames());
+        let sent = Arc::new(Sent {
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let mut random = Random(1);
+        let (mut folded, mut in_other) = (0, 0);
+        for round in 0..ROUNDS {
+            let groups = 1 + random.below(GROUPS);
+            let packets = 500 + random.below(2000);
+            let senders: Vec<_> = (0..2)
+                .map(|cpu| {
+                    let (program, frames, sent) = (program.clone(), frames.clone(), sent.clone());
+                    let seed = round * 2 + cpu;
+                    thread::spawn(move || {
+                        pin_to(cpu as usize);
+                        send(&program, &frames, seed, groups, packets, &sent);
+                    })
+                })
+                .collect();
+            let victims = some_slots(&kernel, &mut random, 2);
+            folded += free::fold(&kernel.maps, &victims, sys::rcu_wait).unwrap();
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            let port = reading(&kernel, "race");
+            let (packets, segments, bytes) = total(&port.outbound);
+            assert_eq!(
+                packets,
+                sent.packets.load(Ordering::SeqCst),
+                "packets after round {round}"
+            );
+            assert_eq!(segments, packets, "segments after round {round}");
+            assert_eq!(bytes, sent.bytes.load(Ordering::SeqCst), "bytes after round {round}");
+            in_other = port.outbound.other[0].admitted.packets;
+        }
+        // The rounds must have done what they are for.
+        assert!(folded > 100_000, "only {folded} slots were folded");
+        assert!(in_other > 0);
+        let used = (0..kernel.maps.slots.len())
+            .filter(|index| kernel.maps.slots.first_word(*index) != 0)
+            .count();
+        assert_eq!(
+            kernel.maps.slots_used().load(Ordering::SeqCst),
+            used as u64,
+            "the number of used slots drifted"
+        );
+    });
+}
+
+/// Rounds with a delay between finding a slot and counting in it; how many rounds lost or doubled packets.
+fn wrong_rounds(rounds: u64, wait: fn() -> io::Result<()>) -> u64 {
+    in_netns(move || {
+        let bpffs = Bpffs::new();
+        let mut options = bpffs.options();
+        // Some 100 µs: the delay alone decides how wide the race is.
+        options.test_delay = 100_000;
+        let mut kernel = open(&options);
+        enter(&kernel, &pod_port("race", "lo", 1, &["10.0.0.2"]));
+        let program = Arc::new(outbound(&mut kernel));
+        let frames = Arc::new(group_frames());
+        let mut random = Random(2);
+        let mut wrong = 0;
+        let mut before = 0;
+        for round in 0..rounds {
+            let stop = Arc::new(AtomicBool::new(false));
+            let senders: Vec<_> = (0..2u64)
+                .map(|cpu| {
+                    let (program, frames, stop) = (program.clone(), frames.clone(), stop.clone());
+                    thread::spawn(move || {
+                        pin_to(cpu as usize);
+                        let mut random = Random(round * 2 + cpu);
+                        let mut sent = 0u64;
+                        while !stop.load(Ordering::SeqCst) {
+                            let frame = &frames[random.below(4) as usize];
+                            sys::test_run(program.as_fd(), frame, 1).unwrap();
+                            sent += 1;
+                        }
+                        sent
+                    })
+                })
+                .collect();
+            for _ in 0..20 {
+                let victims = some_slots(&kernel, &mut random, 1);
+                free::fold(&kernel.maps, &victims, wait).unwrap();
+                thread::sleep(std::time::Duration::from_millis(1));
+            }
+            stop.store(true, Ordering::SeqCst);
+            let sent: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+            let now = total(&reading(&kernel, "race").outbound).0;
+            wrong += u64::from(now - before != sent);
+            before = now;
+        }
+        wrong
+    })
+}
+
+#[test]
+fn with_a_delay_the_rcu_wait_is_what_makes_it_exact() {
+    assert_eq!(wrong_rounds(10, sys::rcu_wait), 0, "rounds with the wait");
+    // The control: a test that passes without the wait would prove nothing.
+    assert!(
+        wrong_rounds(10, || Ok(())) > 0,
+        "no round was wrong without the wait: the race was not run"
+    );
+}
