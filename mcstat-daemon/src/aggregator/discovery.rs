@@ -1,0 +1,131 @@
+//! Discovery documents: which groups, versions and resources this server has.
+//!
+//! kubectl and kube-aggregator read these before anything else; all of them come from the one table in this file. Pure.
+
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{APIGroup, APIGroupList, APIResource, APIResourceList, GroupVersionForDiscovery, ObjectMeta},
+    version::Info,
+};
+use kube::core::discovery::v2::{
+    APIGroupDiscovery, APIGroupDiscoveryList, APIResourceDiscovery, APIVersionDiscovery, GroupVersionKind,
+};
+use serde::Serialize;
+
+use crate::api::stats;
+
+/// Content-Type of [`aggregated`]. kube-aggregator compares it with what it asked for.
+pub const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Short name of the resource: `kubectl get pmcs`.
+pub const SHORT_NAME: &str = "pmcs";
+/// Antrea's statistics have one name for one and for many; so do these.
+const SINGULAR: &str = stats::RESOURCE;
+/// What can be done. No `watch` yet: a client that sees the verb would rely on it.
+const VERBS: [&str; 2] = ["get", "list"];
+
+fn verbs() -> Vec<String> {
+    VERBS.map(str::to_owned).to_vec()
+}
+
+fn group_version() -> String {
+    format!("{}/{}", stats::GROUP, stats::VERSION)
+}
+
+/// `GET /apis/stats.antrea.io`.
+#[must_use]
+pub fn group() -> APIGroup {
+    let version = GroupVersionForDiscovery {
+        group_version: group_version(),
+        version: stats::VERSION.to_owned(),
+    };
+    APIGroup {
+        name: stats::GROUP.to_owned(),
+        preferred_version: Some(version.clone()),
+        server_address_by_client_cidrs: None,
+        versions: vec![version],
+    }
+}
+
+/// `GET /apis` for clients that ask for nothing special.
+#[must_use]
+pub fn groups() -> APIGroupList {
+    APIGroupList { groups: vec![group()] }
+}
+
+/// `GET /apis/stats.antrea.io/v1alpha1`.
+#[must_use]
+pub fn resources() -> APIResourceList {
+    APIResourceList {
+        group_version: group_version(),
+        resources: vec![APIResource {
+            kind: stats::KIND.to_owned(),
+            name: stats::RESOURCE.to_owned(),
+            namespaced: true,
+            short_names: Some(vec![SHORT_NAME.to_owned()]),
+            singular_name: SINGULAR.to_owned(),
+            verbs: verbs(),
+            ..APIResource::default()
+        }],
+    }
+}
+
+/// [`APIGroupDiscoveryList`] with its kind and version.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AggregatedDiscovery {
+    kind: &'static str,
+    api_version: &'static str,
+    #[serde(flatten)]
+    list: APIGroupDiscoveryList,
+}
+
+/// `GET /apis` for clients that ask for aggregated discovery v2: kubectl ≥ 1.27, kube-aggregator ≥ 1.30.
+#[must_use]
+pub fn aggregated() -> AggregatedDiscovery {
+    let resource = APIResourceDiscovery {
+        resource: Some(stats::RESOURCE.to_owned()),
+        response_kind: Some(GroupVersionKind {
+            group: Some(stats::GROUP.to_owned()),
+            version: Some(stats::VERSION.to_owned()),
+            kind: Some(stats::KIND.to_owned()),
+        }),
+        scope: Some("Namespaced".to_owned()),
+        singular_resource: Some(SINGULAR.to_owned()),
+        verbs: verbs(),
+        short_names: vec![SHORT_NAME.to_owned()],
+        ..APIResourceDiscovery::default()
+    };
+    let version = APIVersionDiscovery {
+        version: Some(stats::VERSION.to_owned()),
+        resources: vec![resource],
+        freshness: Some("Current".to_owned()),
+    };
+    let group = APIGroupDiscovery {
+        metadata: Some(ObjectMeta {
+            name: Some(stats::GROUP.to_owned()),
+            ..ObjectMeta::default()
+        }),
+        versions: vec![version],
+    };
+    AggregatedDiscovery {
+        kind: "APIGroupDiscoveryList",
+        api_version: "apidiscovery.k8s.io/v2",
+        list: APIGroupDiscoveryList {
+            metadata: Some(Default::default()),
+            items: vec![group],
+        },
+    }
+}
+
+/// `GET /version`: mcstat's own version, in the form that kubectl parses.
+#[must_use]
+pub fn version() -> Info {
+    Info {
+        major: env!("CARGO_PKG_VERSION_MAJOR").to_owned(),
+        minor: env!("CARGO_PKG_VERSION_MINOR").to_owned(),
+        git_version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+        compiler: "rustc".to_owned(),
+        platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+        ..Info::default()
+    }
+}

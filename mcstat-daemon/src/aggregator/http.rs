@@ -1,0 +1,314 @@
+//! The HTTP interface: discovery, `podmulticaststats` as Table or JSON, probes, and (for an aggregator) the push.
+//!
+//! One router serves the cluster view and, over a unix socket, one node's view, so that kubectl and `mcstat get` share
+//! every line. Every failure is a `metav1.Status` in JSON. It does not authenticate: who may connect is decided where
+//! the router is bound. `limit` is honoured by answering with everything and no `continue`, which the API conventions
+//! allow ("servers may return fewer or more"): the whole list is in memory, and pages cost kubectl more than they save.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Query, State, rejection::PathRejection, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use tower_http::{
+    compression::{CompressionLayer, predicate::SizeAbove},
+    decompression::RequestDecompressionLayer,
+};
+
+use super::{
+    discovery,
+    index::{Row, SharedIndex},
+    ingest,
+    negotiate::{self, DiscoveryForm, ObjectForm},
+    selector::Selection,
+};
+use crate::api::{
+    stats::{self, PodMulticastStats},
+    status::StatusObject,
+    summary,
+    table::{IncludeObject, ListMetadata, Table},
+};
+
+/// Compressing a small answer costs more than it saves; kube-apiserver draws the line at the same size.
+const COMPRESS_ABOVE_BYTES: u64 = 128 * 1024;
+
+/// Whether summaries may be pushed to this router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The cluster view: agents push to it.
+    Aggregator,
+    /// One node's view, fed by the agent itself: nobody else may say what it shows.
+    Node,
+}
+
+#[derive(Clone)]
+struct Server {
+    index: Arc<SharedIndex>,
+    clock: fn() -> Timestamp,
+}
+
+/// The routes over this index. `clock` gives the time of each request; servers pass `Timestamp::now`.
+pub fn router(index: Arc<SharedIndex>, role: Role, clock: fn() -> Timestamp) -> Router {
+    let mut router = Router::new()
+        .route("/apis", get(apis))
+        .route(
+            "/apis/stats.antrea.io",
+            get(async || json(StatusCode::OK, &discovery::group())),
+        )
+        .route(
+            "/apis/stats.antrea.io/v1alpha1",
+            get(async || json(StatusCode::OK, &discovery::resources())),
+        )
+        .route("/apis/stats.antrea.io/v1alpha1/podmulticaststats", get(list_all))
+        .route(
+            "/apis/stats.antrea.io/v1alpha1/namespaces/{namespace}/podmulticaststats",
+            get(list_namespace),
+        )
+        .route(
+            "/apis/stats.antrea.io/v1alpha1/namespaces/{namespace}/podmulticaststats/{name}",
+            get(get_one),
+        )
+        .route("/api/{*path}", get(core_api))
+        .route("/openapi/v2", get(no_openapi))
+        .route("/openapi/v3", get(no_openapi))
+        .route("/version", get(async || json(StatusCode::OK, &discovery::version())))
+        .route("/healthz", get(async || "ok"))
+        .route("/livez", get(async || "ok"))
+        .route("/readyz", get(ready));
+    if role == Role::Aggregator {
+        router = router.route(summary::PATH, post(push));
+    }
+    router
+        .fallback(async || StatusObject::no_such_path())
+        .method_not_allowed_fallback(async || {
+            StatusObject::method_not_allowed("the server does not allow this method on the requested resource")
+        })
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES)))
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+        .with_state(Server { index, clock })
+}
+
+impl IntoResponse for StatusObject {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (code, Json(self)).into_response()
+    }
+}
+
+/// JSON with a trailing newline nowhere and errors as `Status`: nothing that is served can fail to serialize, but a
+/// panic would cost the connection.
+fn json<T: Serialize>(code: StatusCode, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => (code, [(header::CONTENT_TYPE, negotiate::JSON)], body).into_response(),
+        Err(error) => StatusObject::internal(&format!("the answer cannot be written as JSON: {error}")).into_response(),
+    }
+}
+
+fn accept(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::ACCEPT)
+        .map(|value| value.to_str().unwrap_or("unreadable"))
+}
+
+async fn apis(headers: HeaderMap) -> Response {
+    match negotiate::discovery_form(accept(&headers)) {
+        Some(DiscoveryForm::Plain) => json(StatusCode::OK, &discovery::groups()),
+        Some(DiscoveryForm::AggregatedV2) => {
+            let mut response = json(StatusCode::OK, &discovery::aggregated());
+            let content_type = header::HeaderValue::from_static(discovery::AGGREGATED_V2);
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        }
+        None => not_acceptable().into_response(),
+    }
+}
+
+fn not_acceptable() -> StatusObject {
+    StatusObject::not_acceptable("only application/json is served, objects also as Table of meta.k8s.io v1 or v1beta1")
+}
+
+/// kubectl, after a 404 for a Pod in another namespace than `default`, asks whether the namespace exists and reports a
+/// 404 of that instead. This server cannot know; any other answer lets kubectl report the Pod.
+async fn core_api() -> StatusObject {
+    StatusObject::method_not_allowed("the core API is served by kube-apiserver, not by mcstat")
+}
+
+/// kube-aggregator takes 404 as "has none"; `kubectl explain` is what needs one, `get` does not.
+async fn no_openapi() -> StatusObject {
+    StatusObject::not_served("this version of mcstat serves no OpenAPI document")
+}
+
+async fn ready(State(server): State<Server>) -> Response {
+    if server.index.snapshot().nodes((server.clock)()) > 0 {
+        return "ok".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "no node has reported yet").into_response()
+}
+
+async fn push(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
+    match ingest::accept(&server.index, &headers, body, (server.clock)()).await {
+        Ok(created) => json(StatusCode::CREATED, &created),
+        Err(status) => {
+            tracing::warn!(
+                code = status.code(),
+                error = status.status().message,
+                "a summary was refused"
+            );
+            status.into_response()
+        }
+    }
+}
+
+type Parameters = Result<Query<HashMap<String, String>>, QueryRejection>;
+
+async fn list_all(State(server): State<Server>, query: Parameters, headers: HeaderMap) -> Response {
+    list(&server, None, query, &headers).unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn list_namespace(
+    State(server): State<Server>,
+    namespace: Result<Path<String>, PathRejection>,
+    query: Parameters,
+    headers: HeaderMap,
+) -> Response {
+    path(namespace)
+        .and_then(|namespace| list(&server, Some(&namespace), query, &headers))
+        .unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn get_one(
+    State(server): State<Server>,
+    name: Result<Path<(String, String)>, PathRejection>,
+    query: Parameters,
+    headers: HeaderMap,
+) -> Response {
+    path(name)
+        .and_then(|(namespace, name)| one(&server, &namespace, &name, query, &headers))
+        .unwrap_or_else(IntoResponse::into_response)
+}
+
+fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, StatusObject> {
+    path.map(|Path(parts)| parts)
+        .map_err(|error| StatusObject::bad_request(&error.body_text()))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    kind: &'static str,
+    api_version: String,
+    metadata: ListMetadata,
+    items: Vec<Cow<'a, PodMulticastStats>>,
+}
+
+fn list(
+    server: &Server,
+    namespace: Option<&str>,
+    query: Parameters,
+    headers: &HeaderMap,
+) -> Result<Response, StatusObject> {
+    let request = Request::read(query, headers)?;
+    let (index, now) = (server.index.snapshot(), (server.clock)());
+    let selected = index
+        .rows(namespace, now)
+        .into_iter()
+        .filter(|row| request.selection.matches(&row.reported.metadata));
+    let items: Vec<_> = selected.map(|row: Row<'_>| row.served()).collect();
+    let resource_version = Some(index.resource_version(now));
+    Ok(match request.form {
+        ObjectForm::Json => json(
+            StatusCode::OK,
+            &List {
+                kind: "PodMulticastStatsList",
+                api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
+                metadata: ListMetadata { resource_version },
+                items,
+            },
+        ),
+        ObjectForm::Table(version) => {
+            let pods = items.iter().map(AsRef::as_ref);
+            json(
+                StatusCode::OK,
+                &Table::new(pods, version, request.include, resource_version, now),
+            )
+        }
+    })
+}
+
+fn one(
+    server: &Server,
+    namespace: &str,
+    name: &str,
+    query: Parameters,
+    headers: &HeaderMap,
+) -> Result<Response, StatusObject> {
+    let request = Request::read(query, headers)?;
+    let (index, now) = (server.index.snapshot(), (server.clock)());
+    let pod = index
+        .get(namespace, name, now)
+        .ok_or_else(|| StatusObject::not_found(name))?
+        .served();
+    Ok(match request.form {
+        ObjectForm::Json => json(StatusCode::OK, &pod),
+        ObjectForm::Table(version) => {
+            let resource_version = pod.metadata.resource_version.clone();
+            let pods = std::iter::once(pod.as_ref());
+            json(
+                StatusCode::OK,
+                &Table::new(pods, version, request.include, resource_version, now),
+            )
+        }
+    })
+}
+
+/// What a read asks for, checked.
+struct Request {
+    form: ObjectForm,
+    include: IncludeObject,
+    selection: Selection,
+}
+
+impl Request {
+    fn read(query: Parameters, headers: &HeaderMap) -> Result<Self, StatusObject> {
+        let Query(query) = query.map_err(|error| StatusObject::bad_request(&error.body_text()))?;
+        // Go's boolean parameters: `watch=` and `watch=true` both watch.
+        if query
+            .get("watch")
+            .is_some_and(|value| !matches!(value.as_str(), "false" | "0"))
+        {
+            return Err(StatusObject::method_not_allowed(
+                "watch is not supported yet: list again instead",
+            ));
+        }
+        if query.get("continue").is_some_and(|token| !token.is_empty()) {
+            return Err(StatusObject::bad_request(
+                "continue token not valid: lists are never split, list from the start",
+            ));
+        }
+        let include = match query.get("includeObject").map(String::as_str) {
+            None | Some("" | "Metadata") => IncludeObject::Metadata,
+            Some("None") => IncludeObject::None,
+            Some("Object") => IncludeObject::Object,
+            Some(other) => {
+                let message = format!("includeObject is {other:?}; expected None, Metadata or Object");
+                return Err(StatusObject::bad_request(&message));
+            }
+        };
+        let parameter = |name: &str| query.get(name).map(String::as_str);
+        let selection = Selection::parse(parameter("labelSelector"), parameter("fieldSelector"))
+            .map_err(|error| StatusObject::bad_request(&error.to_string()))?;
+        let form = negotiate::object_form(accept(headers)).ok_or_else(not_acceptable)?;
+        Ok(Self {
+            form,
+            include,
+            selection,
+        })
+    }
+}

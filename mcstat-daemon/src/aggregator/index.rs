@@ -1,0 +1,315 @@
+//! The cluster view: the newest summary of every node, merged on read into one sorted list of Pods.
+//!
+//! [`Index`] is a value: summaries and times in, rows out, no clock. It promises that a summary replaces the one before
+//! it (a retry, a lost reply or a reordered report changes nothing), that of two rows of one (namespace, name) the newer
+//! sandbox is shown, and that a silent node's rows stay, marked, until they expire. [`SharedIndex`] lets many readers
+//! see one index while summaries arrive: its lock is held to clone an `Arc` or to swap in one node, never while a
+//! response is made.
+
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::{
+    stats::{Condition, PodMulticastStats},
+    summary::NodeStatsSummary,
+};
+
+/// A node is silent after this many of its own push intervals.
+pub const SILENT_AFTER_INTERVALS: i64 = 3;
+/// A silent node's rows go after this long without a report.
+pub const EXPIRY: SignedDuration = SignedDuration::from_mins(15);
+
+/// What became of a summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is now the node's newest.
+    Newest,
+    /// The very reading that is held already came again: the node is alive, nothing else changed.
+    Repeated,
+    /// A newer one is held: this one changed nothing.
+    Superseded,
+}
+
+/// The newest summary of every node.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    nodes: BTreeMap<String, Arc<NodeEntry>>,
+    /// Publish time of the newest accepted summary; strictly increasing.
+    published_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+struct NodeEntry {
+    start_time: Timestamp,
+    observed_at: Timestamp,
+    arrived: Timestamp,
+    silent_from: Timestamp,
+    /// Sorted by (namespace, name).
+    pods: Arc<Vec<PodMulticastStats>>,
+}
+
+/// One row of the merged view.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The object as the node reported it.
+    pub reported: &'a PodMulticastStats,
+    /// Since when the node counts as silent, when it does.
+    silent: Option<Silence>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    last_report: Timestamp,
+    from: Timestamp,
+}
+
+impl Index {
+    /// Takes a node's summary that arrived at `now`. Every row gets the publish time in milliseconds as its
+    /// resourceVersion, so that a list from one replica can be continued on another.
+    pub fn accept(&mut self, mut summary: NodeStatsSummary, now: Timestamp) -> Accepted {
+        self.nodes.retain(|_, entry| !entry.is_expired(now));
+        let silent_from = silent_from(now, summary.interval_seconds);
+        if let Some(held) = self.nodes.get_mut(&summary.metadata.name) {
+            match held.judge(&summary, now) {
+                Accepted::Newest => {}
+                Accepted::Repeated => {
+                    let entry = Arc::make_mut(held);
+                    (entry.arrived, entry.silent_from) = (now, silent_from);
+                    return Accepted::Repeated;
+                }
+                Accepted::Superseded => return Accepted::Superseded,
+            }
+        }
+        // Strictly increasing: two nodes that report in the same millisecond still get two versions.
+        self.published_ms = now.as_millisecond().max(self.published_ms.saturating_add(1));
+        let version = self.published_ms.to_string();
+        for pod in &mut summary.pods {
+            pod.metadata.resource_version = Some(version.clone());
+        }
+        summary.pods.sort_by(|a, b| key(a).cmp(&key(b)));
+        let entry = NodeEntry {
+            start_time: summary.start_time,
+            observed_at: summary.observed_at,
+            arrived: now,
+            silent_from,
+            pods: Arc::new(summary.pods),
+        };
+        self.nodes.insert(summary.metadata.name, Arc::new(entry));
+        Accepted::Newest
+    }
+
+    /// The merged rows at `now`, in one namespace or in all, sorted by (namespace, name), each name once.
+    #[must_use]
+    pub fn rows(&self, namespace: Option<&str>, now: Timestamp) -> Vec<Row<'_>> {
+        let mut rows: Vec<Row<'_>> = self
+            .live(now)
+            .flat_map(|entry| {
+                let range = namespace.map_or(0..entry.pods.len(), |namespace| entry.range(namespace));
+                entry.rows(range, now)
+            })
+            .collect();
+        // Stable, and nodes come in the order of their names: equal rows resolve the same way every time.
+        rows.sort_by(|a, b| key(a.reported).cmp(&key(b.reported)));
+        rows.dedup_by(|later, kept| {
+            let same = key(later.reported) == key(kept.reported);
+            if same && later.supersedes(kept) {
+                *kept = *later;
+            }
+            same
+        });
+        rows
+    }
+
+    /// One Pod at `now`.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str, now: Timestamp) -> Option<Row<'_>> {
+        let candidates = self.live(now).flat_map(|entry| {
+            let first = entry.pods.partition_point(|pod| key(pod) < (namespace, name));
+            let same = entry
+                .pods
+                .iter()
+                .skip(first)
+                .take_while(|pod| key(pod) == (namespace, name))
+                .count();
+            entry.rows(first..first + same, now)
+        });
+        candidates.reduce(|kept, later| if later.supersedes(&kept) { later } else { kept })
+    }
+
+    /// The resourceVersion of a list at `now`: the newest publish time of what it can show, `now` while it is empty.
+    #[must_use]
+    pub fn resource_version(&self, now: Timestamp) -> String {
+        let silences = self
+            .live(now)
+            .filter_map(|entry| entry.silence(now))
+            .map(|s| s.from.as_millisecond());
+        let newest = silences.fold(self.published_ms, i64::max);
+        if newest == 0 { now.as_millisecond() } else { newest }.to_string()
+    }
+
+    /// How many nodes have reported and not expired at `now`.
+    #[must_use]
+    pub fn nodes(&self, now: Timestamp) -> usize {
+        self.live(now).count()
+    }
+
+    fn live(&self, now: Timestamp) -> impl Iterator<Item = &NodeEntry> {
+        self.nodes
+            .values()
+            .map(AsRef::as_ref)
+            .filter(move |entry| !entry.is_expired(now))
+    }
+}
+
+impl NodeEntry {
+    /// What a new summary of this node is, against the one that is held.
+    fn judge(&self, summary: &NodeStatsSummary, now: Timestamp) -> Accepted {
+        let order = if summary.start_time == self.start_time {
+            summary.observed_at.cmp(&self.observed_at)
+        } else if now >= self.silent_from {
+            // The node's clock may have been set back across an agent restart: the old process is gone either way.
+            Ordering::Greater
+        } else {
+            summary.start_time.cmp(&self.start_time)
+        };
+        match order {
+            Ordering::Greater => Accepted::Newest,
+            Ordering::Equal => Accepted::Repeated,
+            Ordering::Less => Accepted::Superseded,
+        }
+    }
+
+    fn is_expired(&self, now: Timestamp) -> bool {
+        now.duration_since(self.arrived) >= EXPIRY
+    }
+
+    fn silence(&self, now: Timestamp) -> Option<Silence> {
+        (now >= self.silent_from).then_some(Silence {
+            last_report: self.arrived,
+            from: self.silent_from,
+        })
+    }
+
+    fn range(&self, namespace: &str) -> std::ops::Range<usize> {
+        let first = self
+            .pods
+            .partition_point(|pod| pod.metadata.namespace.as_str() < namespace);
+        let end = self
+            .pods
+            .partition_point(|pod| pod.metadata.namespace.as_str() <= namespace);
+        first..end
+    }
+
+    fn rows(&self, range: std::ops::Range<usize>, now: Timestamp) -> impl Iterator<Item = Row<'_>> {
+        let silent = self.silence(now);
+        self.pods
+            .get(range)
+            .unwrap_or_default()
+            .iter()
+            .map(move |reported| Row { reported, silent })
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The object as it is served. A silent node's row says so in its summary, its `Fresh` condition and its
+    /// resourceVersion (the time it became stale); its counters are frozen.
+    #[must_use]
+    pub fn served(&self) -> Cow<'a, PodMulticastStats> {
+        let reported = self.reported;
+        let Some(silence) = self.silent else {
+            if reported.status.conditions.iter().any(|c| c.kind == FRESH) {
+                return Cow::Borrowed(reported);
+            }
+            let mut pod = reported.clone();
+            pod.status
+                .conditions
+                .insert(0, fresh("True", "Reported", String::new()));
+            return Cow::Owned(pod);
+        };
+        let mut pod = reported.clone();
+        pod.metadata.resource_version = Some(silence.from.as_millisecond().to_string());
+        pod.status.summary = "Stale".to_owned();
+        pod.status.conditions.retain(|c| c.kind != FRESH);
+        let message = format!(
+            "node {} has not reported since {:.0}",
+            pod.spec.node, silence.last_report
+        );
+        pod.status.conditions.insert(0, fresh("False", "NodeSilent", message));
+        Cow::Owned(pod)
+    }
+
+    /// Whether the node of this row is silent.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.silent.is_some()
+    }
+
+    /// Whether this row replaces another of the same name: the newer sandbox does. Without two start times to compare,
+    /// a node that still reports outweighs a silent one, then a counted Pod one that is not, then the later reading.
+    fn supersedes(&self, other: &Row<'_>) -> bool {
+        let (mine, theirs) = (&self.reported.status, &other.reported.status);
+        if let (Some(mine), Some(theirs)) = (mine.start_time, theirs.start_time)
+            && mine != theirs
+        {
+            return mine > theirs;
+        }
+        let rank = |row: &Row<'_>| {
+            (
+                !row.is_stale(),
+                row.reported.status.start_time.is_some(),
+                row.reported.status.observed_at,
+            )
+        };
+        rank(self) > rank(other)
+    }
+}
+
+const FRESH: &str = "Fresh";
+
+fn fresh(status: &str, reason: &str, message: String) -> Condition {
+    Condition {
+        kind: FRESH.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+    }
+}
+
+fn key(pod: &PodMulticastStats) -> (&str, &str) {
+    (&pod.metadata.namespace, &pod.metadata.name)
+}
+
+/// Never later than the expiry, so that rows are marked before they go, and never earlier than three seconds.
+fn silent_from(now: Timestamp, interval_seconds: u32) -> Timestamp {
+    let interval = SignedDuration::from_secs(i64::from(interval_seconds.max(1)).saturating_mul(SILENT_AFTER_INTERVALS));
+    now.checked_add(interval.min(EXPIRY)).unwrap_or(Timestamp::MAX)
+}
+
+/// One index for many readers and writers.
+#[derive(Debug, Default)]
+pub struct SharedIndex(RwLock<Arc<Index>>);
+
+impl SharedIndex {
+    /// The index as it is now; it does not change under the reader.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Index> {
+        // A panic while the lock was held cannot leave half an index: `accept` builds a node's entry and inserts it whole.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// [`Index::accept`]. Clones the node map (not the rows) when a reader still holds the old one.
+    pub fn accept(&self, summary: NodeStatsSummary, now: Timestamp) -> Accepted {
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut guard).accept(summary, now)
+    }
+}
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;
