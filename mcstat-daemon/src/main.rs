@@ -1,2 +1,5 @@
-//! `cargo xtask`.
-fn main() {}
+//! The binary `mcstat`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    mcstat::cli::main()
+}

@@ -102,8 +102,8 @@ impl IntoResponse for StatusObject {
     }
 }
 
-/// JSON with a trailing newline nowhere and errors as `Status`: nothing that is served can fail to serialize, but a
-/// panic would cost the connection.
+/// A JSON answer. Nothing that is served can fail to serialize; should it, the client gets a `Status` and not a cut
+/// connection.
 fn json<T: Serialize>(code: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => (code, [(header::CONTENT_TYPE, negotiate::JSON)], body).into_response(),

@@ -8,7 +8,6 @@
 
 use std::{
     borrow::Cow,
-    cmp::Ordering,
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -30,9 +29,8 @@ pub const EXPIRY: SignedDuration = SignedDuration::from_mins(15);
 pub enum Accepted {
     /// It is now the node's newest.
     Newest,
-    /// The very reading that is held already came again: the node is alive, nothing else changed.
-    Repeated,
-    /// A newer one is held: this one changed nothing.
+    /// This very reading or a newer one is held: it changed nothing, not even the time of the last report. An agent
+    /// that repeats one reading has stopped reading, and its rows become stale.
     Superseded,
 }
 
@@ -74,17 +72,12 @@ impl Index {
     /// resourceVersion, so that a list from one replica can be continued on another.
     pub fn accept(&mut self, mut summary: NodeStatsSummary, now: Timestamp) -> Accepted {
         self.nodes.retain(|_, entry| !entry.is_expired(now));
-        let silent_from = silent_from(now, summary.interval_seconds);
-        if let Some(held) = self.nodes.get_mut(&summary.metadata.name) {
-            match held.judge(&summary, now) {
-                Accepted::Newest => {}
-                Accepted::Repeated => {
-                    let entry = Arc::make_mut(held);
-                    (entry.arrived, entry.silent_from) = (now, silent_from);
-                    return Accepted::Repeated;
-                }
-                Accepted::Superseded => return Accepted::Superseded,
-            }
+        if self
+            .nodes
+            .get(&summary.metadata.name)
+            .is_some_and(|held| !held.is_replaced_by(&summary, now))
+        {
+            return Accepted::Superseded;
         }
         // Strictly increasing: two nodes that report in the same millisecond still get two versions.
         self.published_ms = now.as_millisecond().max(self.published_ms.saturating_add(1));
@@ -97,7 +90,7 @@ impl Index {
             start_time: summary.start_time,
             observed_at: summary.observed_at,
             arrived: now,
-            silent_from,
+            silent_from: silent_from(now, summary.interval_seconds),
             pods: Arc::new(summary.pods),
         };
         self.nodes.insert(summary.metadata.name, Arc::new(entry));
@@ -168,21 +161,13 @@ impl Index {
 }
 
 impl NodeEntry {
-    /// What a new summary of this node is, against the one that is held.
-    fn judge(&self, summary: &NodeStatsSummary, now: Timestamp) -> Accepted {
-        let order = if summary.start_time == self.start_time {
-            summary.observed_at.cmp(&self.observed_at)
-        } else if now >= self.silent_from {
-            // The node's clock may have been set back across an agent restart: the old process is gone either way.
-            Ordering::Greater
-        } else {
-            summary.start_time.cmp(&self.start_time)
-        };
-        match order {
-            Ordering::Greater => Accepted::Newest,
-            Ordering::Equal => Accepted::Repeated,
-            Ordering::Less => Accepted::Superseded,
+    /// Whether a summary of this node is newer than the one that is held.
+    fn is_replaced_by(&self, summary: &NodeStatsSummary, now: Timestamp) -> bool {
+        if summary.start_time == self.start_time {
+            return summary.observed_at > self.observed_at;
         }
+        // Another agent process. Its clock may have been set back since: once the old process is silent it is gone.
+        summary.start_time > self.start_time || now >= self.silent_from
     }
 
     fn is_expired(&self, now: Timestamp) -> bool {

@@ -64,7 +64,7 @@ fn an_older_reading_of_one_agent_never_replaces_a_newer_one() {
     assert_eq!(index.accept(one("08:00:50", 50), now), Accepted::Newest);
     assert_eq!(index.accept(one("08:00:40", 40), now), Accepted::Superseded);
     assert_eq!(packets(index.get("mkt", "a", now)), Some(50));
-    assert_eq!(index.accept(one("08:00:50", 50), now), Accepted::Repeated);
+    assert_eq!(index.accept(one("08:00:50", 50), now), Accepted::Superseded);
     assert_eq!(index.accept(one("08:01:00", 60), now), Accepted::Newest);
     assert_eq!(packets(index.get("mkt", "a", now)), Some(60));
     assert_eq!(index.nodes(now), 1);
@@ -201,16 +201,13 @@ fn a_node_silent_for_three_intervals_is_stale_and_its_counts_are_frozen() {
 }
 
 #[test]
-fn a_repeated_reading_keeps_the_node_alive_and_the_version() {
+fn a_repeated_reading_does_not_keep_the_node_fresh() {
     let mut index = Index::default();
     let one = || summary("n1", "07:00:00", "08:00:59", &[("mkt", "a", 7, START)]);
     index.accept(one(), at("08:01:00"));
     index.accept(one(), at("08:01:20"));
-    assert!(!index.get("mkt", "a", at("08:01:49")).unwrap().is_stale());
-    assert_eq!(
-        index.resource_version(at("08:01:49")),
-        at("08:01:00").as_millisecond().to_string()
-    );
+    assert!(!index.get("mkt", "a", at("08:01:29")).unwrap().is_stale());
+    assert!(index.get("mkt", "a", at("08:01:30")).unwrap().is_stale());
 }
 
 #[test]

@@ -17,8 +17,9 @@ use super::stats;
 pub struct StatusObject {
     api_version: &'static str,
     kind: &'static str,
+    /// Boxed, because a `Status` is the error of every function on the way out.
     #[serde(flatten)]
-    status: Status,
+    status: Box<Status>,
 }
 
 impl StatusObject {
@@ -41,7 +42,7 @@ impl StatusObject {
         Self {
             api_version: "v1",
             kind: "Status",
-            status,
+            status: status.boxed(),
         }
     }
 
