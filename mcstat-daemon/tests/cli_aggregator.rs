@@ -1,0 +1,122 @@
+//! `mcstat aggregator` as a process: what it refuses, how it ends, and how an agent's push finds it.
+
+#![expect(clippy::unwrap_used, reason = "a test says what must hold by panicking")]
+
+mod api_support;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use api_support::{Aggregator, Kubectl, cluster, in_own_network, mcstat, printed};
+use jiff::Timestamp;
+use mcstat::{agent::publish, api::summary::NodeStatsSummary};
+use nix::sys::signal::Signal;
+use tokio::sync::watch;
+
+fn refused(arguments: &[&str]) -> String {
+    let answer = printed(mcstat(["aggregator"].iter().chain(arguments)));
+    assert_eq!(
+        (answer.code, answer.stdout.as_str()),
+        (Some(1), ""),
+        "{}",
+        answer.stderr
+    );
+    answer.stderr
+}
+
+#[test]
+fn plain_http_is_for_loopback_and_on_request_only() {
+    let unasked = refused(&["--listen", "127.0.0.1:0"]);
+    assert!(unasked.contains("127.0.0.1:0 needs --insecure-http"), "{unasked}");
+    let open = refused(&["--insecure-http", "--listen", "0.0.0.0:8080"]);
+    assert!(open.contains("0.0.0.0:8080 is no loopback address"), "{open}");
+    assert!(open.contains("for example --listen 127.0.0.1:8080"), "{open}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_to_do() {
+    let told = in_own_network(|| {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = holder.local_addr().unwrap().to_string();
+        (refused(&["--insecure-http", "--listen", &address]), address)
+    });
+    let (message, address) = told;
+    assert!(
+        message.starts_with(&format!("error: {address} is already in use: stop the process")),
+        "{message}"
+    );
+    assert!(message.contains("choose another port with --listen"), "{message}");
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_well() {
+    in_own_network(|| {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let aggregator = Aggregator::start("127.0.0.1:0");
+            assert_eq!(aggregator.stop(signal), Some(0), "{signal}");
+        }
+    });
+}
+
+/// Publishes these summaries, one task per node, while `body` runs.
+fn while_publishing<T>(summaries: Vec<NodeStatsSummary>, target: &str, body: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut senders = Vec::new();
+    for summary in summaries {
+        let (sender, receiver) = watch::channel(Some(Arc::new(summary)));
+        senders.push(sender);
+        let targets = vec![target.to_owned()];
+        runtime.spawn(publish::run(
+            receiver,
+            targets,
+            Duration::from_millis(100),
+            std::future::pending(),
+        ));
+    }
+    body()
+}
+
+/// Asks until the list has all five Pods; whoever runs the test ends it when that never comes.
+fn wait_for_the_cluster(kubectl: &Kubectl) -> String {
+    loop {
+        let answer = kubectl.run(["get", "podmulticaststats", "-A", "-o", "name"]);
+        if answer.stdout.lines().count() == 5 {
+            return answer.stdout;
+        }
+    }
+}
+
+#[test]
+fn pushed_summaries_reach_kubectl() {
+    in_own_network(|| {
+        let aggregator = Aggregator::start("127.0.0.1:0");
+        let kubectl = Kubectl::new(&aggregator.url());
+        while_publishing(cluster(Timestamp::now()).to_vec(), &aggregator.url(), || {
+            let names = wait_for_the_cluster(&kubectl);
+            assert!(names.contains("podmulticaststats.stats.antrea.io/feed-0\n"), "{names}");
+        });
+        assert_eq!(aggregator.stop(Signal::SIGTERM), Some(0));
+    });
+}
+
+#[test]
+fn an_aggregator_that_comes_late_or_comes_back_is_complete_again() {
+    in_own_network(|| {
+        // Free, and in a network of our own it stays so.
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        let url = format!("http://{address}");
+        while_publishing(cluster(Timestamp::now()).to_vec(), &url, || {
+            for _ in 0..2 {
+                let aggregator = Aggregator::start(&address);
+                wait_for_the_cluster(&Kubectl::new(&url));
+                aggregator.stop(Signal::SIGKILL);
+            }
+        });
+    });
+}
