@@ -61,9 +61,10 @@ impl Agent {
     }
 }
 
-/// What `mcstat get … -o name` prints, asked until it is `expected`.
+/// What `mcstat get … -o name` prints, asked until it is `expected`; a summary is shown as soon as it is said, so a
+/// thousand questions are plenty.
 async fn names_become(socket: &Path, expected: &str) {
-    loop {
+    for _ in 0..1000 {
         let socket = socket.to_owned();
         let command = mcstat([
             Path::new("get"),
@@ -79,6 +80,7 @@ async fn names_become(socket: &Path, expected: &str) {
             return;
         }
     }
+    panic!("the agent never answered {expected:?}");
 }
 
 fn folder() -> (tempfile::TempDir, PathBuf) {

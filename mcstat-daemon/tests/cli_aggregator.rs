@@ -4,7 +4,11 @@
 
 mod api_support;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use api_support::{Aggregator, Kubectl, cluster, in_own_network, mcstat, printed};
 use jiff::Timestamp;
@@ -78,13 +82,15 @@ fn while_publishing<T>(summaries: Vec<NodeStatsSummary>, target: &str, body: imp
     body()
 }
 
-/// Asks until the list has all five Pods; whoever runs the test ends it when that never comes.
+/// Asks until the list has all five Pods; gives up long after the slowest push (one retry, at most 8 s).
 fn wait_for_the_cluster(kubectl: &Kubectl) -> String {
+    let give_up = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = kubectl.run(["get", "podmulticaststats", "-A", "-o", "name"]);
         if answer.stdout.lines().count() == 5 {
             return answer.stdout;
         }
+        assert!(Instant::now() < give_up, "the summaries never arrived: {answer:?}");
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Texts, columns and exit codes are kubectl's; `api_kubectl.rs` compares the same output with kubectl's own.
 
-#![expect(clippy::unwrap_used, reason = "a test says what must hold by panicking")]
-
 mod api_support;
 
 use std::{process::Stdio, sync::Arc};

@@ -56,25 +56,17 @@ struct Server {
 
 /// The routes over this index. `clock` gives the time of each request; servers pass `Timestamp::now`.
 pub fn router(index: Arc<SharedIndex>, role: Role, clock: fn() -> Timestamp) -> Router {
+    let group = format!("/apis/{}", stats::GROUP);
+    let version = format!("{group}/{}", stats::VERSION);
+    let all = format!("{version}/{}", stats::RESOURCE);
+    let namespaced = format!("{version}/namespaces/{{namespace}}/{}", stats::RESOURCE);
     let mut router = Router::new()
         .route("/apis", get(apis))
-        .route(
-            "/apis/stats.antrea.io",
-            get(async || json(StatusCode::OK, &discovery::group())),
-        )
-        .route(
-            "/apis/stats.antrea.io/v1alpha1",
-            get(async || json(StatusCode::OK, &discovery::resources())),
-        )
-        .route("/apis/stats.antrea.io/v1alpha1/podmulticaststats", get(list_all))
-        .route(
-            "/apis/stats.antrea.io/v1alpha1/namespaces/{namespace}/podmulticaststats",
-            get(list_namespace),
-        )
-        .route(
-            "/apis/stats.antrea.io/v1alpha1/namespaces/{namespace}/podmulticaststats/{name}",
-            get(get_one),
-        )
+        .route(&group, get(async || json(StatusCode::OK, &discovery::group())))
+        .route(&version, get(async || json(StatusCode::OK, &discovery::resources())))
+        .route(&all, get(list_all))
+        .route(&namespaced, get(list_namespace))
+        .route(&format!("{namespaced}/{{name}}"), get(get_one))
         .route("/api/{*path}", get(core_api))
         .route("/openapi/v2", get(no_openapi))
         .route("/openapi/v3", get(no_openapi))

@@ -19,14 +19,13 @@ use crate::api::{
 pub const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 
 const KIND: &str = "NodeStatsSummary";
-const API_VERSION: &str = "controlplane.mcstat.io/v1alpha1";
 
 /// The answer to a summary: an empty one, as Antrea's controller gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Created {
     kind: &'static str,
-    api_version: &'static str,
+    api_version: String,
     metadata: Empty,
 }
 
@@ -55,9 +54,13 @@ pub async fn accept(
     index.accept(summary, now);
     Ok(Created {
         kind: KIND,
-        api_version: API_VERSION,
+        api_version: api_version(),
         metadata: Empty {},
     })
+}
+
+fn api_version() -> String {
+    format!("{}/{}", summary::GROUP, summary::VERSION)
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), StatusObject> {
@@ -95,8 +98,9 @@ fn parse(bytes: &[u8]) -> Result<NodeStatsSummary, StatusObject> {
     let summary: NodeStatsSummary = serde_json::from_slice(bytes)
         .map_err(|error| StatusObject::bad_request(&format!("the body is no {KIND}: {error}")))?;
     let (version, kind) = (&summary.api_version, &summary.kind);
-    if version != API_VERSION || kind != KIND {
-        let message = format!("the body is {kind} of {version}; expected {KIND} of {}", API_VERSION);
+    let expected = api_version();
+    if *version != expected || kind != KIND {
+        let message = format!("the body is {kind} of {version}; expected {KIND} of {expected}");
         return Err(StatusObject::bad_request(&message));
     }
     let name = &summary.metadata.name;

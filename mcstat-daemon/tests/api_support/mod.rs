@@ -390,7 +390,10 @@ impl From<Output> for Printed {
 }
 
 pub(crate) fn printed(mut command: Command) -> Printed {
-    command.output().unwrap().into()
+    let output = command.output();
+    output
+        .unwrap_or_else(|error| panic!("{} does not run: {error}", command.get_program().display()))
+        .into()
 }
 
 /// A kubectl that knows nothing but the server it is told.
