@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod bpf;
+pub mod config;
 pub mod local;
 pub mod pods;
 pub mod publish;

@@ -3,6 +3,10 @@
 //! A source (`ovsdb`, `netns`) sends the whole wanted list whenever it changes, over a `tokio::sync::watch` channel:
 //! a reader never has to piece updates together, and a slow reader just sees the newest list.
 
+pub mod link;
+pub mod netns;
+pub mod ovsdb;
+
 use std::net::IpAddr;
 
 use crate::ledger::snapshot::{PodRef, UncountedPort};
