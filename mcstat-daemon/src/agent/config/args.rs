@@ -156,6 +156,8 @@ impl AgentArgs {
         set(&mut config.events.ring_kib, flags.events_ring_kib);
         set(&mut config.slot_idle, flags.slot_idle);
         set(&mut config.publish.targets, flags.publish_targets);
+        // An empty variable says "none", not "one without a name".
+        config.publish.targets.retain(|target| !target.is_empty());
         set(&mut config.publish.interval, flags.publish_interval);
         set(&mut config.log.level, flags.log_level);
         set(&mut config.log.format, flags.log_format);
