@@ -1,2 +1,67 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask`: everything a person or CI types in this repository.
+//!
+//! Exit codes: 0 done, 1 failed, 2 this machine must be prepared by hand (what to install has been printed) or wrong
+//! usage, 130 interrupted.
+
+mod bed;
+mod build_ebpf;
+mod ci;
+mod command;
+mod demo;
+mod setup;
+mod tasks;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, test and show mcstat.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing: Debian packages, bpf-linker, kubectl
+    Setup(setup::Args),
+    /// Build the daemon in release, the eBPF object inside
+    Build,
+    /// Build only the eBPF object and print its path
+    BuildEbpf,
+    /// Set up, then run every test, kernel tests included (as root)
+    Test(tasks::TestArgs),
+    /// Set up, build, run the main job on real multicast and check every number
+    Demo(demo::Args),
+    /// Every check of CI, cheapest first, with the seconds of each
+    Ci,
+    /// Send or receive multicast inside a network namespace (used by the demo and by tests)
+    #[command(subcommand, hide = true)]
+    Traffic(traffic::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Build => tasks::build(),
+        Task::BuildEbpf => tasks::build_ebpf(),
+        Task::Test(args) => tasks::test(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Ci => ci::run(),
+        Task::Traffic(command) => traffic::run(&command),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if error.is::<bed::signal::Interrupted>() {
+        eprintln!("{error}");
+        return ExitCode::from(130);
+    }
+    eprintln!("error: {error:#}");
+    if error.is::<setup::ByHand>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,90 @@
+//! Running other programs: one place that names the program and its output when it fails.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::build_ebpf::tools_dir;
+
+/// The workspace root.
+pub(crate) fn workspace() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// The target directory of the workspace.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |set| workspace().join(set))
+}
+
+/// `PATH` with mcstat's own tools first and the system's administration programs last.
+///
+/// `/usr/sbin` is not in the `PATH` of every login, and `ovs-vswitchd`, `bpftool` and `ethtool` are there.
+pub(crate) fn path() -> OsString {
+    let set = env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(tools_dir().join("bin")).chain(env::split_paths(&set));
+    let dirs = dirs.chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    env::join_paths(dirs).unwrap_or(set)
+}
+
+/// Where `program` is, by [`path`].
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(&path())
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+}
+
+/// A command with [`path`].
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", path());
+    command
+}
+
+/// The cargo that runs this xtask.
+pub(crate) fn cargo() -> Command {
+    let mut command = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
+/// Runs with the terminal's own output; an exit code other than 0 is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {}", line(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status})", line(command));
+    }
+    Ok(())
+}
+
+/// Runs quietly and returns standard output; on failure the error holds standard error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    command.stdin(Stdio::null());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", line(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed ({}): {}", line(command), output.status, said.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// [`output`] of a command given as one line of words without quoting.
+pub(crate) fn sh(words: &str) -> Result<String> {
+    let mut words = words.split_whitespace();
+    output(command(words.next().unwrap_or_default()).args(words))
+}
+
+/// The command as a person would type it, without the environment.
+pub(crate) fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

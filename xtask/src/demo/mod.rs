@@ -1,0 +1,143 @@
+//! `cargo xtask demo`: mcstat on real multicast, end to end, with every number checked.
+//!
+//! A node with four Pods, one agent, one aggregator; senders and kernel receivers; then the table by kubectl, one Pod as
+//! JSON, the same numbers by bpftool, and ✓ or ✗ for each number that the traffic implies. It succeeds only if all hold.
+
+mod check;
+mod maps;
+mod node;
+mod plan;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use self::{
+    node::Node,
+    plan::{PODS, STREAMS, Stream},
+};
+use crate::{
+    bed::{Bed, signal},
+    setup, tasks,
+};
+
+/// Options of `cargo xtask demo`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave it running afterwards, until Ctrl-C, and print what to type
+    #[arg(long)]
+    keep: bool,
+}
+
+/// `cargo xtask demo`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure()?;
+    tasks::build()?;
+    let start = Instant::now();
+    step("a node with four Pods on an Open vSwitch bridge");
+    let bed = Bed::up(&PODS)?;
+    for (id, stream) in (1..).zip(&STREAMS) {
+        bed.forward(id, stream.group, stream.members)?;
+    }
+    step("one mcstat agent, one mcstat aggregator");
+    let mut node = Node::start(&bed)?;
+    node.wait_for_pods(PODS.len())?;
+    step("two seconds of multicast");
+    traffic(&bed)?;
+    let expected = plan::expected();
+    let list = node.wait_for(Duration::from_secs(15), |list| {
+        check::check(&expected, list).iter().all(|line| line.holds)
+    })?;
+    show(&bed, &node)?;
+    let wrong = verdict(&expected, &list);
+    println!(
+        "\n{} numbers, {wrong} wrong, {:.1} s",
+        expected.len(),
+        start.elapsed().as_secs_f64()
+    );
+    if args.keep {
+        println!(
+            "\nIt keeps running. Type, in another terminal:\n{}\nCtrl-C here removes everything.",
+            node.hints()
+        );
+        signal::wait_for_ever();
+    }
+    if wrong > 0 {
+        bail!(
+            "{wrong} of {} numbers are not what was sent; `cargo xtask demo --keep` leaves everything to look at",
+            expected.len()
+        );
+    }
+    Ok(())
+}
+
+fn step(what: &str) {
+    println!("\n== {what}");
+}
+
+/// Runs all streams at once. A receiver that lost something is an error of the bed, not of mcstat.
+fn traffic(bed: &Bed) -> Result<()> {
+    let receivers = PODS.iter().filter_map(|(_, name)| {
+        let joined = STREAMS.iter().filter(|stream| stream.members.contains(name));
+        let groups: Vec<_> = joined.map(|stream| stream.group).collect();
+        (!groups.is_empty()).then_some((name, groups))
+    });
+    let receivers: Vec<_> = receivers
+        .map(|(name, groups)| Ok((name, bed.pod(name)?.receive(&groups)?)))
+        .collect::<Result<_>>()?;
+    let send = |stream: &Stream| {
+        bed.pod(stream.sender)?
+            .send(stream.group, stream.packets, stream.pps, stream.size)
+    };
+    let senders: Vec<_> = STREAMS.iter().map(send).collect::<Result<_>>()?;
+    for (stream, sender) in STREAMS.iter().zip(senders) {
+        let sent = sender.wait()?;
+        println!(
+            "{:<7} sent {sent:>4} to {:<12} members: {}",
+            stream.sender,
+            stream.group,
+            stream.members.join(", ")
+        );
+        signal::check()?;
+    }
+    for (name, receiver) in receivers {
+        let report = receiver.finish()?;
+        for stream in STREAMS.iter().filter(|stream| stream.members.contains(name)) {
+            let got = report["groups"][stream.group.to_string()]["packets"].as_u64();
+            if got != Some(stream.packets) {
+                let sent = stream.packets;
+                bail!(
+                    "{name}'s own socket got {got:?} of {sent} packets to {}: this machine is too busy; run it again",
+                    stream.group
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a user sees.
+fn show(bed: &Bed, node: &Node) -> Result<()> {
+    step(&format!("{} get podmulticaststats -A", node.client_name()));
+    print!("{}", node.client("get podmulticaststats -A")?);
+    step(&format!(
+        "{} get podmulticaststats -n mkt rec-0 -o json (its groups)",
+        node.client_name()
+    ));
+    let pod: Value = serde_json::from_str(&node.client("get podmulticaststats -n mkt rec-0 -o json")?)
+        .context("the answer is no JSON")?;
+    println!("{}", serde_json::to_string_pretty(&pod["status"]["groups"])?);
+    step("the kernel's own counters, by bpftool alone");
+    maps::show(bed, "rec-0")
+}
+
+/// Prints a mark for each number and returns how many are wrong.
+fn verdict(expected: &[plan::Expected], list: &Value) -> usize {
+    step("every number against what was sent");
+    let lines = check::check(expected, list);
+    for line in &lines {
+        println!("{} {}", if line.holds { '✓' } else { '✗' }, line.text);
+    }
+    lines.iter().filter(|line| !line.holds).count()
+}

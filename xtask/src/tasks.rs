@@ -1,0 +1,55 @@
+//! `build`, `build-ebpf` and `test`.
+
+use anyhow::{Context, Result};
+
+use crate::{
+    build_ebpf::{Job, build as build_object, find_linker},
+    command::{cargo, run, target_dir, workspace},
+    setup::{self, ENDIAN, find_kubectl},
+};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args, Default)]
+pub(crate) struct TestArgs {
+    /// Passed to `cargo test` in place of `--workspace`, such as `-p mcstat-daemon --lib ledger`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// The release daemon, with the eBPF object inside.
+pub(crate) fn build() -> Result<()> {
+    run(cargo().args(["build", "--release", "--locked", "--package=mcstat-daemon"]))
+}
+
+/// The eBPF object alone.
+pub(crate) fn build_ebpf() -> Result<()> {
+    let linker = find_linker().context("no bpf-linker was found; run `cargo xtask setup`")?;
+    let target_dir = target_dir().join("ebpf");
+    let arch = std::env::consts::ARCH;
+    let job = Job {
+        workspace: workspace(),
+        target_dir: &target_dir,
+        arch,
+        endian: ENDIAN,
+        log: false,
+    };
+    let object = build_object(&job, &setup::toolchain()?, &linker).map_err(anyhow::Error::msg)?;
+    println!("{}", object.display());
+    Ok(())
+}
+
+/// Everything there is to test. cargo's own output, closing lines included, goes to the terminal as it is.
+pub(crate) fn test(args: &TestArgs) -> Result<()> {
+    setup::ensure()?;
+    let mut test = cargo();
+    test.args(["test", "--locked"]);
+    if args.args.is_empty() {
+        test.args(["--workspace", "--no-fail-fast"]);
+    } else {
+        test.args(&args.args);
+    }
+    if let Some(kubectl) = find_kubectl() {
+        test.env("MCSTAT_KUBECTL", kubectl);
+    }
+    run(&mut test)
+}
