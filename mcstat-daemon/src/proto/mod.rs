@@ -1,3 +1,8 @@
 //! Sans-IO codecs: bytes in, typed values out, and back. No sockets, no clock, no panics on any input.
 
+pub mod checksum;
+pub mod control;
+pub mod igmp;
+pub mod mld;
 pub mod ovsdb;
+pub mod wire;
