@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 pub mod frames;
+pub mod veth;
 
 use std::{net::IpAddr, path::PathBuf, process::Command, thread};
 

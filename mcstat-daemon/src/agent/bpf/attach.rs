@@ -148,6 +148,34 @@ impl Programs {
         Ok(())
     }
 
+    /// Replaces the programs of an older ABI, whose links are pinned under `from`; the links become ours.
+    ///
+    /// # Errors
+    /// What the kernel says. A link whose interface is gone is none: it is taken off later, as for any Pod that left.
+    pub fn take_over(&mut self, entry: &Entry, from: &Path) -> Result<(), KernelError> {
+        for (direction, name, _) in DIRECTIONS {
+            let old = from.join("links").join(format!("{}-{direction}", entry.port.id));
+            let pin = self.pin(entry.port.id, direction);
+            if !old.exists() {
+                continue;
+            }
+            let program = program(&mut self.ebpf, name)?;
+            let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(&old)?).try_into()?;
+            match program.attach_to_link(link) {
+                Ok(id) => drop(program.take_link(id)?),
+                Err(error) => tracing::warn!(link = %old.display(), %error, "a link of the old ABI is dead"),
+            }
+            fs::rename(&old, &pin).map_err(|error| KernelError::System {
+                call: "moving the pin of a link",
+                error,
+            })?;
+        }
+        if self.hook == Hook::Clsact {
+            self.attach(entry)?;
+        }
+        Ok(())
+    }
+
     /// Takes both programs off. What is gone already is no error.
     pub fn detach(&mut self, entry: &Entry) {
         let interface = super::table::text(&entry.port.host_interface).to_owned();

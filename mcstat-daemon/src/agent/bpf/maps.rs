@@ -374,3 +374,40 @@ fn mapped<T: Copy + FromBytes + IntoBytes + Immutable>(
         error,
     })
 }
+
+/// Opens the maps of another ABI from their pins, to read them.
+///
+/// # Errors
+/// [`KernelError`]; among them a pin that is not the map that mcstat put there.
+pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
+    check_pins(directory, &expected(0, 0))?;
+    let cpus = sys::possible_cpus().map_err(|error| KernelError::System {
+        call: "possible CPUs",
+        error,
+    })?;
+    let slots = MapInfo::from_pin(directory.join("slots"))?.max_entries();
+    Ok(Maps {
+        cpus,
+        slots: mapped_pin(directory, "slots", slots)?,
+        carried: mapped_pin(directory, "carried", slots)?,
+        ports: mapped_pin(directory, "ports", PORT_ENTRIES)?,
+        port_stats: mapped_pin(directory, "port_stats", 2 * PORT_ENTRIES)?,
+        port_carried: mapped_pin(directory, "port_carried", 2 * PORT_ENTRIES)?,
+        settings: mapped_pin(directory, "settings", 1)?,
+        counters: MapData::from_pin(directory.join("counters"))?,
+        event_counts: MapData::from_pin(directory.join("event_counts"))?,
+        fold: Mutex::new(()),
+    })
+}
+
+fn mapped_pin<T: Copy + FromBytes + IntoBytes + Immutable>(
+    directory: &Path,
+    name: &'static str,
+    entries: u32,
+) -> Result<Mapped<T>, KernelError> {
+    let data = MapData::from_pin(directory.join(name))?;
+    Mapped::new(data.fd().as_fd(), entries).map_err(|error| KernelError::System {
+        call: "mmap of a map",
+        error,
+    })
+}

@@ -4,6 +4,7 @@
 //! as they were, and counting has never stopped.
 
 use std::{
+    fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -19,6 +20,10 @@ use aya::{
     programs::{ProgramError, links::LinkError},
 };
 use jiff::Timestamp;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use thiserror::Error;
 
 pub mod attach;
@@ -31,6 +36,7 @@ pub mod read;
 pub mod ring;
 pub mod sys;
 pub mod table;
+pub mod upgrade;
 
 use attach::{Hook, Programs};
 use clock::Clock;
@@ -65,6 +71,8 @@ pub enum KernelError {
     MissingMap { name: &'static str },
     #[error("the eBPF object has no program {name}; the binary is damaged, build it again")]
     MissingProgram { name: String },
+    #[error("another mcstat agent uses {path}; stop it first, or give this one another bpffs")]
+    InUse { path: PathBuf },
     #[error("the clock of the kernel did not tick: {ticks} jiffies in {elapsed:?}")]
     NoTicks { ticks: u64, elapsed: Duration },
     #[error("{call}: {error}")]
@@ -124,6 +132,8 @@ pub struct Kernel {
     pub layout: Layout,
     /// Whether the maps were created just now.
     pub fresh: bool,
+    /// Held while this agent lives: two would free each other's slots.
+    pub lock: Flock<File>,
 }
 
 impl Kernel {
@@ -132,15 +142,31 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`]; what was pinned before stays as it was, and goes on counting.
     pub fn open(options: &Options, hook: Hook) -> Result<Self, KernelError> {
+        Self::open_and_upgrade(options, hook, upgrade::KNOWN)
+    }
+
+    /// As [`open`](Self::open), taking over maps of the ABI versions in `known`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_and_upgrade(options: &Options, hook: Hook, known: &[u32]) -> Result<Self, KernelError> {
         preflight::Facts::gather(&options.bpffs)?.judge()?;
+        let lock = lock(options)?;
         let mut loaded = maps::load(options)?;
         let ring = match loaded.ebpf.take_map("events") {
             Some(Map::RingBuf(data)) => RingBuf::try_from(Map::RingBuf(data))?,
             _ => return Err(KernelError::MissingMap { name: "events" }),
         };
+        let older = upgrade::find(options, known)
+            .into_iter()
+            .map(|abi| Ok((abi, upgrade::prepare(options, abi, &loaded.maps)?)))
+            .collect::<Result<Vec<_>, KernelError>>()?;
         let mut programs = Programs::load(loaded.ebpf, &options.pins(), hook)?;
         let clock = ClockSource::new(&mut programs, &loaded.maps)?;
         set_event_rate(&loaded.maps, options.events);
+        for (abi, old) in &older {
+            upgrade::carry_over(options, *abi, old, &loaded.maps, &mut programs)?;
+        }
         let recovered = free::recover(&loaded.maps).map_err(|error| KernelError::System {
             call: "finishing an interrupted fold",
             error,
@@ -159,8 +185,24 @@ impl Kernel {
             ring,
             layout,
             fresh,
+            lock,
         })
     }
+}
+
+/// Takes the directory of the pins for this process.
+fn lock(options: &Options) -> Result<Flock<File>, KernelError> {
+    let path = options.bpffs.join("mcstat");
+    let unusable = |error: io::Error| KernelError::Pins {
+        path: path.clone(),
+        error: error.to_string(),
+    };
+    fs::create_dir_all(&path).map_err(unusable)?;
+    let directory = File::open(&path).map_err(unusable)?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => KernelError::InUse { path: path.clone() },
+        error => unusable(error.into()),
+    })
 }
 
 /// Writes the token bucket in the clock's unit.
@@ -197,15 +239,7 @@ impl ClockSource {
     /// Measures HZ and sets the anchor.
     fn calibrate(&self, maps: &Maps) -> Result<(), KernelError> {
         let first = self.jiffies(maps)?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "measuring the kernel's clock needs another one"
-        )]
         let started = Instant::now();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "at start, before anything waits for this thread"
-        )]
         thread::sleep(CALIBRATION);
         let jiffies = self.jiffies(maps)?;
         let elapsed = started.elapsed();
@@ -218,6 +252,18 @@ impl ClockSource {
         });
         update_settings(maps, |settings| settings.hz = hz);
         Ok(())
+    }
+
+    /// Another handle on the same clock.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be duplicated.
+    pub fn try_clone(&self) -> Result<Self, KernelError> {
+        let program = self
+            .program
+            .try_clone()
+            .map_err(|error| KernelError::System { call: "dup", error })?;
+        Ok(Self { program })
     }
 
     fn jiffies(&self, maps: &Maps) -> Result<u64, KernelError> {
@@ -248,10 +294,6 @@ impl ClockSource {
 }
 
 /// The time of day.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the agent's one question to the wall clock; all else takes it as a value"
-)]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -62,8 +62,7 @@ impl Facts {
             .find_map(|line| line.strip_prefix("CapEff:"))
             .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
             .unwrap_or(0);
-        let is_bpffs =
-            nix::sys::statfs::statfs(bpffs).is_ok_and(|stat| i64::from(stat.filesystem_type().0) == BPF_FS_MAGIC);
+        let is_bpffs = nix::sys::statfs::statfs(bpffs).is_ok_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC);
         Ok(Self {
             bpffs: bpffs.display().to_string(),
             is_bpffs,
@@ -86,7 +85,7 @@ impl Facts {
             ("CAP_NET_ADMIN", CAP_NET_ADMIN),
         ]
         .into_iter()
-        .filter(|(_, number)| !has(*number) && !(privileged && *number != CAP_NET_ADMIN))
+        .filter(|(_, number)| !(has(*number) || privileged && *number != CAP_NET_ADMIN))
         .map(|(name, _)| name)
         .collect();
         if !missing.is_empty() {

@@ -54,6 +54,17 @@ pub fn enter(maps: &Maps, wanted: &PodPort, start_ms: u64) -> Option<Entry> {
     Some(Entry { position, port })
 }
 
+/// Enters a port of another table at its position, with its id and start time. Statistics begin at zero.
+pub fn copy(maps: &Maps, entry: &Entry) {
+    let mut port = entry.port;
+    (port.ifindex, port.id) = (0, 0);
+    maps.ports.write(entry.position, port);
+    first_word(maps, entry.position).store(
+        u64::from(entry.port.ifindex) | u64::from(entry.port.id) << 32,
+        Ordering::Release,
+    );
+}
+
 /// Stops the counting of a port; its entry stays taken.
 pub fn stop(maps: &Maps, entry: &Entry) {
     first_word(maps, entry.position).store(u64::from(entry.port.id) << 32, Ordering::Release);
@@ -76,8 +87,11 @@ pub fn leave(maps: &Maps, entry: &Entry) {
 /// Replaces what may change while a port lives: its addresses.
 pub fn set_addresses(maps: &Maps, entry: &Entry, addresses: &[IpAddr]) {
     let mut port = maps.ports.read(entry.position);
-    (port.addresses, port.address_count) = ipv4_addresses(addresses);
-    maps.ports.write(entry.position, port);
+    let new = ipv4_addresses(addresses);
+    if (port.addresses, port.address_count) != new {
+        (port.addresses, port.address_count) = new;
+        maps.ports.write(entry.position, port);
+    }
 }
 
 /// Whether a taken entry is the wanted interface: same sandbox, same veth.

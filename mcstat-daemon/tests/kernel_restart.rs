@@ -1,0 +1,163 @@
+//! What a restart, a new program or a new ABI must not change: totals and start times.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod support;
+
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use mcstat::agent::bpf::{Kernel, attach::Hook, sys, upgrade};
+use support::{Bpffs, enter, frames, in_netns, open, pod_port, reading, total, veth::Veth};
+
+const GROUPS: [&str; 3] = ["239.1.1.1", "239.1.1.2", "ff3e::1:3"];
+
+fn frames() -> Vec<Vec<u8>> {
+    vec![
+        frames::data("10.0.0.2", "239.1.1.1", 100),
+        frames::data("10.0.0.2", "239.1.1.2", 60),
+        frames::data("fd00::2", "ff3e::1:3", 200),
+    ]
+}
+
+/// Sends until told to stop; returns how many frames and bytes went out.
+fn sender(veth: &Veth) -> (Arc<AtomicBool>, thread::JoinHandle<(u64, u64)>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let socket = veth.pod_socket();
+    let handle = thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let frames = frames();
+            let (mut packets, mut bytes) = (0, 0);
+            while !stop.load(Ordering::SeqCst) {
+                for frame in &frames {
+                    socket.send(frame);
+                    packets += 1;
+                    bytes += frame.len() as u64;
+                }
+            }
+            (packets, bytes)
+        }
+    });
+    (stop, handle)
+}
+
+#[test]
+fn ten_program_replacements_during_a_burst_lose_nothing() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let veth = Veth::new("mch0");
+        let mut kernel = open(&bpffs.options());
+        let entry = enter(&kernel, &veth.port("pod"));
+        kernel.programs.attach(&entry).unwrap();
+        let socket = veth.pod_socket();
+        let burst = thread::spawn(move || {
+            let frame = frames::data("10.0.0.2", "239.1.1.1", 100);
+            (0..200_000).for_each(|_| socket.send(&frame));
+        });
+        for _ in 0..10 {
+            // A new object each time, as a restarted agent has.
+            drop(kernel);
+            kernel = open(&bpffs.options());
+            kernel.programs.attach(&entry).unwrap();
+        }
+        burst.join().unwrap();
+        let (packets, bytes) = veth.host_received();
+        let port = reading(&kernel, "pod");
+        assert_eq!(total(&port.outbound), (packets, packets, bytes));
+        assert!(packets > 190_000, "the device itself lost too many: {packets}");
+    });
+}
+
+#[test]
+fn a_new_abi_takes_every_total_over_while_packets_pass() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let veth = Veth::new("mch0");
+        let mut old_options = bpffs.options();
+        old_options.limits.slots = 1024;
+        let mut kernel = open(&old_options);
+        let entry = enter(&kernel, &veth.port("pod"));
+        kernel.programs.attach(&entry).unwrap();
+        let (stop, handle) = sender(&veth);
+        thread::sleep(Duration::from_millis(300));
+        let before = reading(&kernel, "pod");
+        assert!(total(&before.outbound).0 > 0);
+        drop(kernel);
+
+        // The test ABI: the next version, another size of table, another seed.
+        let mut new_options = bpffs.options();
+        new_options.abi += 1;
+        new_options.limits.slots = 4096;
+        let kernel = Kernel::open_and_upgrade(&new_options, Hook::Tcx, &[old_options.abi]).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::SeqCst);
+        let (sent, _) = handle.join().unwrap();
+
+        let (packets, bytes) = veth.host_received();
+        assert!(packets > sent / 2);
+        let after = reading(&kernel, "pod");
+        assert_eq!(total(&after.outbound), (packets, packets, bytes));
+        assert_eq!(after.start, before.start);
+        assert_eq!(after.id, before.id);
+        for group in GROUPS {
+            let of = |port: &mcstat::ledger::snapshot::PortReading| {
+                port.outbound
+                    .groups
+                    .iter()
+                    .find(|reading| reading.group == group.parse::<std::net::IpAddr>().unwrap())
+                    .cloned()
+                    .unwrap()
+            };
+            assert_eq!(of(&after).since, of(&before).since, "{group}");
+            assert!(of(&after).admitted.packets > of(&before).admitted.packets, "{group}");
+        }
+        assert!(!old_options.pins().exists(), "the pins of the old ABI are gone");
+        assert_eq!(fs::read_dir(bpffs.path().join("mcstat")).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn an_unknown_abi_is_kept_aside_and_goes_on_counting() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut options = bpffs.options();
+        options.abi = 77;
+        let mut strange = open(&options);
+        enter(&strange, &pod_port("pod", "lo", 1, &[]));
+        let program: OwnedFd = strange
+            .programs
+            .program("mcstat_outbound")
+            .unwrap()
+            .fd()
+            .unwrap()
+            .as_fd()
+            .try_clone_to_owned()
+            .unwrap();
+        drop(strange);
+        assert_eq!(upgrade::find(&bpffs.options(), upgrade::KNOWN), [0u32; 0]);
+        let kernel = open(&bpffs.options());
+        sys::test_run(program.as_fd(), &frames::data("10.0.0.2", "239.1.1.1", 100), 5).unwrap();
+        drop(kernel);
+        assert_eq!(total(&reading(&open(&options), "pod").outbound).0, 5);
+    });
+}
+
+#[test]
+fn two_agents_do_not_share_maps() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let _first = open(&bpffs.options());
+        let Err(error) = Kernel::open(&bpffs.options(), Hook::Tcx) else {
+            panic!("a second agent opened the maps")
+        };
+        assert!(error.to_string().starts_with("another mcstat agent uses "), "{error}");
+    });
+}
