@@ -310,3 +310,20 @@ fn no_pod_is_lost_while_database_or_switch_restart() {
         "the source has ended and closed its channel"
     );
 }
+
+/// A stopped server closes nothing: only the missing answer to an echo tells.
+#[test]
+fn a_server_that_hangs_is_noticed_and_followed_again() {
+    let switch = Switch::new("h");
+    switch.lab.run(async || {
+        switch.add_pod("feed-0", "feed-0-aaaaaa", "c1", "10.0.0.1");
+        let mut list = start(&switch);
+        let before = wait(&mut list, "the Pod", |list| list.ports.len() == 1).await;
+        let server = switch.server.as_ref().expect("it was started").id();
+        sh(&format!("kill -STOP {server}"));
+        let held = wait(&mut list, "the server hangs", |list| !list.connected).await;
+        assert_eq!(shown(&held), shown(&before));
+        sh(&format!("kill -CONT {server}"));
+        wait(&mut list, "the server goes on", |list| list.connected).await;
+    });
+}

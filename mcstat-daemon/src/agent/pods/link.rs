@@ -376,3 +376,58 @@ fn read_ip(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `struct nlmsghdr` (length, type, flags, sequence, port) and a body, in the byte order of the machine.
+    fn message(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
+        bytes.extend([kind.to_ne_bytes(), 0_u16.to_ne_bytes()].concat());
+        bytes.extend([sequence.to_ne_bytes(), [0; 4]].concat());
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_length_that_does_not_fit_is_refused() {
+        let good = message(libc::RTM_NEWLINK, 1, &[1, 2, 3, 4]);
+        let (answer, rest) = read_answer(&good).unwrap();
+        assert_eq!(
+            (answer.kind, answer.sequence, answer.body.as_slice(), rest),
+            (16, 1, &[1, 2, 3, 4][..], &[][..])
+        );
+        for length in [0_u32, 15, 21, u32::MAX] {
+            let mut bad = good.clone();
+            bad.splice(..4, length.to_ne_bytes());
+            assert!(read_answer(&bad).is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn attributes_end_where_they_stop_making_sense() {
+        let mut bytes = Vec::new();
+        push_attribute(&mut bytes, 7, 1);
+        push_attribute(&mut bytes, 0x8008, 2);
+        let read = |bytes: &[u8]| attributes(bytes).map(|(kind, _)| kind).collect::<Vec<_>>();
+        assert_eq!(read(&bytes), [7, 8], "the nested flag is no part of the type");
+        for length in [0_u16, 3, 9] {
+            bytes.splice(8..10, length.to_ne_bytes());
+            assert_eq!(read(&bytes), [7], "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let _ = read_answer(&bytes);
+            let _ = read_link(&bytes);
+            let _ = read_address(&bytes);
+            let _ = read_kind(&bytes);
+        }
+    }
+}

@@ -92,8 +92,11 @@ mod tests {
         links.into_iter().map(|link| (link.ifindex, link)).collect()
     }
 
-    /// Assigns `inside` to the Pod default/p; the results as (host interfaces, reasons).
-    fn assigned(inside: &Inside, own: &[Link]) -> (Vec<(String, u32)>, Vec<(String, String)>) {
+    /// Host sides with their indexes, and interfaces with their reasons.
+    type Assigned = (Vec<(String, u32)>, Vec<(String, String)>);
+
+    /// Assigns `inside` to the Pod default/p.
+    fn assigned(inside: &Inside, own: &[Link]) -> Assigned {
         let (namespace, name) = ("default".to_owned(), "p".to_owned());
         let pod = PodRef {
             namespace,

@@ -2,8 +2,8 @@
 //! `docs/pods.md`. For nodes without Open vSwitch, for labs and for demonstrations.
 //!
 //! A thread of its own looks twice a second at the directory and at the node's own links, which costs one directory
-//! listing and one netlink dump. It enters the namespaces when that has changed, and every two seconds regardless,
-//! because a change of addresses inside shows nowhere else. There is no inotify here: a namespace's file appears before
+//! listing and one netlink dump. It enters the namespaces when that has changed, and every second regardless,
+//! because a change of addresses inside shows nowhere else (7 ms for 110 Pods, in a debug build). There is no inotify here: a namespace's file appears before
 //! the namespace is mounted over it, and a veth that is moved in later touches no file.
 
 mod assign;
@@ -31,7 +31,7 @@ use crate::agent::config::NetnsConfig;
 /// How often the directory and the node's own links are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the namespaces are entered though nothing seems to have changed.
-const ENTER: Duration = Duration::from_secs(2);
+const ENTER: Duration = Duration::from_secs(1);
 
 /// Why this source ended.
 #[derive(Debug, Error)]
