@@ -38,6 +38,9 @@ enum Task {
     Demo(demo::Args),
     /// Every check of CI, cheapest first, with the seconds of each
     Ci,
+    /// The demo's bed and traffic without mcstat
+    #[command(hide = true)]
+    Bed(demo::Args),
     /// Send or receive multicast inside a network namespace (used by the demo and by tests)
     #[command(subcommand, hide = true)]
     Traffic(traffic::Command),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => tasks::build_ebpf(),
         Task::Test(args) => tasks::test(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Bed(args) => demo::run_bed(&args),
         Task::Ci => ci::run(),
         Task::Traffic(command) => traffic::run(&command),
     };

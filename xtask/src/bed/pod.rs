@@ -61,8 +61,6 @@ impl Pod {
              -- set port {host_interface} external_ids:antrea-type=container external_ids:container-id={container} \
              external_ids:pod-namespace={namespace} external_ids:pod-name={name} \
              external_ids:attached-mac=\"{mac}\" external_ids:ip-address=\"{ipv4},{ipv6}\"",
-            mac = mac.replace(':', "\\:"),
-            ipv6 = ipv6.to_string().replace(':', "\\:"),
         ))?;
         Ok(Self { name, ofport, netns })
     }

@@ -35,15 +35,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     tasks::build()?;
     let start = Instant::now();
-    step("a node with four Pods on an Open vSwitch bridge");
-    let bed = Bed::up(&PODS)?;
-    for (id, stream) in (1..).zip(&STREAMS) {
-        bed.forward(id, stream.group, stream.members)?;
-    }
+    let bed = bed()?;
     step("one mcstat agent, one mcstat aggregator");
     let mut node = Node::start(&bed)?;
     node.wait_for_pods(PODS.len())?;
-    step("two seconds of multicast");
     traffic(&bed)?;
     let expected = plan::expected();
     let list = node.wait_for(Duration::from_secs(15), |list| {
@@ -72,12 +67,36 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// `cargo xtask bed`: the same without mcstat, for whoever doubts the bed.
+pub(crate) fn run_bed(args: &Args) -> Result<()> {
+    let bed = bed()?;
+    traffic(&bed)?;
+    if args.keep {
+        println!(
+            "it keeps running as {}; Ctrl-C here removes everything",
+            bed.node.name()
+        );
+        signal::wait_for_ever();
+    }
+    Ok(())
+}
+
+fn bed() -> Result<Bed> {
+    step("a node with four Pods on an Open vSwitch bridge");
+    let bed = Bed::up(&PODS)?;
+    for (id, stream) in (1..).zip(&STREAMS) {
+        bed.forward(id, stream.group, stream.members)?;
+    }
+    Ok(bed)
+}
+
 fn step(what: &str) {
     println!("\n== {what}");
 }
 
 /// Runs all streams at once. A receiver that lost something is an error of the bed, not of mcstat.
 fn traffic(bed: &Bed) -> Result<()> {
+    step("two seconds of multicast");
     let receivers = PODS.iter().filter_map(|(_, name)| {
         let joined = STREAMS.iter().filter(|stream| stream.members.contains(name));
         let groups: Vec<_> = joined.map(|stream| stream.group).collect();
