@@ -83,7 +83,6 @@ fn deny() -> Result<()> {
     }
     let check = [
         "--workspace",
-        "--all-features",
         "--locked",
         "check",
         "--hide-inclusion-graph",
