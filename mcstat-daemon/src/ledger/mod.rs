@@ -1,4 +1,72 @@
 //! Pure accounting: values and a given time in, values out. No I/O, no clock, no async; imports neither tokio nor aya
 //! nor kube.
+//!
+//! ```text
+//! Snapshot ─┬─▶ delta     the last readings  ─▶ rates, growth ─┐
+//!           └─▶ history   what has ended      ─▶ totals ───────┴─▶ summary ─▶ NodeStatsSummary
+//!                                                     status ───────┘
+//! ```
+//! The same snapshots give the same summaries, byte for byte.
 
+mod control_counts;
+mod delta;
+mod history;
 pub mod snapshot;
+mod status;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+use jiff::Timestamp;
+
+use self::{delta::Window, history::Sandboxes, snapshot::Snapshot};
+use crate::api::summary::NodeStatsSummary;
+
+/// The window of rates and of `Dropping`, unless the configuration says otherwise.
+pub const WINDOW_SECONDS: u32 = 10;
+
+/// What a summary says about its node besides the counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name of the Node object.
+    pub name: String,
+    /// When this agent process started.
+    pub start_time: Timestamp,
+    /// How often the agent pushes, in seconds.
+    pub push_interval_seconds: u32,
+    /// The window of rates and of `Dropping`, in seconds; see [`WINDOW_SECONDS`].
+    pub window_seconds: u32,
+}
+
+/// The state between two ticks: the readings of the window, and the totals of interfaces and series that have ended.
+///
+/// Bounded by what the snapshots of one window hold and by the interfaces that living Pod sandboxes ever had.
+#[derive(Debug)]
+pub struct Ledger {
+    node: Node,
+    window: Window,
+    sandboxes: Sandboxes,
+}
+
+impl Ledger {
+    /// A ledger that has seen nothing: rates are absent until its second tick.
+    pub fn new(node: Node) -> Self {
+        let window = Window::new(node.window_seconds);
+        Self {
+            node,
+            window,
+            sandboxes: Sandboxes::default(),
+        }
+    }
+
+    /// Takes one reading in and says what the node's truth is now.
+    ///
+    /// Totals are cumulative since each Pod's `startTime` and never fall while the sandbox lives, as long as the
+    /// snapshot keeps its promise. Should time jump back, rates begin anew; they are never negative.
+    pub fn tick(&mut self, snapshot: &Snapshot) -> NodeStatsSummary {
+        self.window.push(snapshot);
+        self.sandboxes.update(snapshot);
+        summary::summarize(&self.node, &self.window, &self.sandboxes, snapshot)
+    }
+}

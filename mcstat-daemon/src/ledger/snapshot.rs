@@ -3,23 +3,51 @@
 //! Above this type is I/O; from here to [`NodeStatsSummary`](crate::api::summary::NodeStatsSummary) all is pure.
 //! A snapshot promises that every counter in it is **cumulative** since the `start` of the port it belongs to:
 //! folded slots, agent restarts and map upgrades are already added in. It says nothing about rates or findings.
+//! It can be written as JSON and read again (zeros may be left out), without [`Snapshot::messages`]: what is worth keeping of
+//! those is the packet.
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use mcstat_common::control::ControlCounts;
+use serde::{Deserialize, Serialize};
+
+use crate::proto::{control::ControlMessage, wire::DecodeError};
 
 /// One reading of all ports of this node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Snapshot {
     /// When the reading was taken (wall clock). Monotonic within one agent: a tick never runs on an older time.
     pub at: Timestamp,
     /// The ports that are counted, in ascending [`PortReading::id`].
     pub ports: Vec<PortReading>,
     /// Interfaces of Pods that cannot be counted, each with its reason.
+    #[serde(default)]
     pub uncounted: Vec<UncountedPort>,
     /// Health of the kernel side, for the node and not for one Pod.
+    #[serde(default)]
     pub kernel: KernelReading,
+    /// The IGMP and MLD messages handed up since the snapshot before, in the order of the ring buffer. What was not
+    /// handed up stands in [`KernelReading`] and [`DirectionReading::events_limited`].
+    #[serde(skip)]
+    pub messages: Vec<ControlEvent>,
+}
+
+/// One IGMP or MLD message that passed a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlEvent {
+    /// [`PortReading::id`] of the port. The port may be gone from the snapshot's list by now.
+    pub port: u32,
+    /// Which way it passed.
+    pub direction: Direction,
+    /// When it passed.
+    pub at: Timestamp,
+    /// Length of the IP packet as it was sent, in bytes.
+    pub original_length: u32,
+    /// The message, or why it could not be understood. A decoded message may still have a bad checksum or a deviating
+    /// envelope: it says so.
+    pub message: Result<ControlMessage, DecodeError>,
 }
 
 /// A direction as the Pod sees it.
@@ -41,7 +69,8 @@ impl std::fmt::Display for Direction {
 }
 
 /// Which Pod an interface belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodRef {
     /// Kubernetes namespace.
     pub namespace: String,
@@ -53,7 +82,8 @@ pub struct PodRef {
 }
 
 /// The counters of one Pod interface.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PortReading {
     /// Assigned by the agent, pinned with the maps, never used again.
     pub id: u32,
@@ -68,19 +98,33 @@ pub struct PortReading {
     /// When counting began; every counter below is zero before it.
     pub start: Timestamp,
     /// What the Pod sent.
+    #[serde(default)]
     pub outbound: DirectionReading,
     /// What was handed to the Pod.
+    #[serde(default)]
     pub inbound: DirectionReading,
 }
 
+impl PortReading {
+    /// The counters of one direction.
+    pub fn reading(&self, direction: Direction) -> &DirectionReading {
+        match direction {
+            Direction::Outbound => &self.outbound,
+            Direction::Inbound => &self.inbound,
+        }
+    }
+}
+
 /// One direction of one port. The port's total is the sum of [`groups`](Self::groups) and [`other`](Self::other).
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DirectionReading {
     /// One entry per (group) or, in 232/8 and ff3x::/32, per (source, group); sorted, keys unique.
     pub groups: Vec<GroupReading>,
     /// *Other groups*, IPv4 then IPv6: packets that have no slot of their own, slots folded since included.
     pub other: [OtherGroups; 2],
     /// IGMP and MLD messages by type and version, neighbour discovery, malformed frames by reason.
+    #[serde(with = "super::control_counts")]
     pub control: ControlCounts,
     /// IPv4 data packets whose source is not an address of the Pod (outbound only). They are in the totals too.
     pub foreign_source: u64,
@@ -91,7 +135,8 @@ pub struct DirectionReading {
 }
 
 /// Packets, segments and bytes of admitted traffic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Traffic {
     /// skbs.
     pub packets: u64,
@@ -102,32 +147,42 @@ pub struct Traffic {
 }
 
 /// Counters of one group (or one (S,G) in the SSM ranges) in one direction.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GroupReading {
     /// The destination address.
     pub group: IpAddr,
     /// The source, where it is part of the key: 232.0.0.0/8 and ff3x::/32 (RFC 4607).
+    #[serde(default)]
     pub source: Option<IpAddr>,
     /// Packets not denied by an enforced rule.
+    #[serde(default)]
     pub admitted: Traffic,
     /// Packets that an enforced rule denied.
+    #[serde(default)]
     pub dropped: u64,
     /// Packets that a rule denied while nobody enforces it; they are in `admitted` too.
+    #[serde(default)]
     pub would_drop: u64,
     /// Packets whose TTL or hop limit was 1 or less.
+    #[serde(default)]
     pub ttl1: u64,
     /// Source of the last packet.
+    #[serde(default)]
     pub last_source: Option<IpAddr>,
     /// How often the source differed from the one before.
+    #[serde(default)]
     pub source_changes: u64,
     /// When the last packet passed; `None` before the first one.
+    #[serde(default)]
     pub last_seen: Option<Timestamp>,
     /// When this series began: it is zero before. Not before the port's start.
     pub since: Timestamp,
 }
 
 /// The sum of what has no series of its own, in one IP family.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct OtherGroups {
     /// Admitted.
     pub admitted: Traffic,
@@ -142,7 +197,8 @@ pub struct OtherGroups {
 }
 
 /// Why packets got no slot of their own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct OverflowCounts {
     /// The port and direction has its full number of slots.
     pub port_limit: u64,
@@ -155,7 +211,8 @@ pub struct OverflowCounts {
 }
 
 /// A Pod interface that is not counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UncountedPort {
     /// The Pod.
     pub pod: PodRef,
@@ -168,7 +225,8 @@ pub struct UncountedPort {
 }
 
 /// Health of the maps and programs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KernelReading {
     /// Slots in use, of [`slots_max`](Self::slots_max).
     pub slots_used: u64,

@@ -1,0 +1,310 @@
+//! Snapshot, window and history to the node's summary.
+//!
+//! Pure and deterministic: Pods by namespace and name, groups by group, source and interface, interfaces by name.
+//! Measures nothing itself: what no source measured stays absent.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    Node, control_counts,
+    delta::{Baseline, Window, rounded},
+    history::{PodTotals, Sandboxes},
+    snapshot::{Direction, GroupReading, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
+    status,
+    totals::Totals,
+};
+use crate::api::{stats, summary};
+
+/// What one snapshot lists of one sandbox.
+#[derive(Debug, Default)]
+struct Listed<'a> {
+    ports: Vec<&'a PortReading>,
+    uncounted: Vec<&'a UncountedPort>,
+}
+
+/// The node's truth as of `snapshot`, which both the window and the sandboxes have taken in.
+pub(super) fn summarize(
+    node: &Node,
+    window: &Window,
+    sandboxes: &Sandboxes,
+    snapshot: &Snapshot,
+) -> summary::NodeStatsSummary {
+    let pods = newest_sandboxes(sandboxes, snapshot);
+    summary::NodeStatsSummary {
+        api_version: format!("{}/{}", summary::GROUP, summary::VERSION),
+        kind: "NodeStatsSummary".to_owned(),
+        metadata: summary::SummaryMetadata {
+            name: node.name.clone(),
+        },
+        start_time: node.start_time,
+        observed_at: snapshot.at,
+        interval_seconds: node.push_interval_seconds,
+        pods: pods
+            .into_iter()
+            .map(|(pod, listed)| stats::PodMulticastStats {
+                api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
+                kind: stats::KIND.to_owned(),
+                metadata: stats::Metadata {
+                    namespace: pod.namespace.clone(),
+                    name: pod.name.clone(),
+                    ..stats::Metadata::default()
+                },
+                spec: stats::Spec {
+                    node: node.name.clone(),
+                },
+                status: pod_status(node, window, sandboxes, snapshot, pod, &listed),
+            })
+            .collect(),
+        kernel: kernel(&snapshot.kernel),
+    }
+}
+
+/// The sandboxes by namespace and name. Of two under one name the one that began later wins, and a counted one wins over
+/// one that is not: when that began is unknown.
+fn newest_sandboxes<'a>(sandboxes: &Sandboxes, snapshot: &'a Snapshot) -> Vec<(&'a PodRef, Listed<'a>)> {
+    let mut listed: BTreeMap<&PodRef, Listed<'_>> = BTreeMap::new();
+    for port in &snapshot.ports {
+        listed.entry(&port.pod).or_default().ports.push(port);
+    }
+    for port in &snapshot.uncounted {
+        listed.entry(&port.pod).or_default().uncounted.push(port);
+    }
+    let mut newest: Vec<(&PodRef, Listed<'_>)> = Vec::with_capacity(listed.len());
+    for (pod, candidate) in listed {
+        match newest.last_mut() {
+            Some((before, winner)) if (&before.namespace, &before.name) == (&pod.namespace, &pod.name) => {
+                if sandboxes.start(pod) >= sandboxes.start(before) {
+                    (*before, *winner) = (pod, candidate);
+                }
+            }
+            _ => newest.push((pod, candidate)),
+        }
+    }
+    newest
+}
+
+fn pod_status(
+    node: &Node,
+    window: &Window,
+    sandboxes: &Sandboxes,
+    snapshot: &Snapshot,
+    pod: &PodRef,
+    listed: &Listed<'_>,
+) -> stats::Status {
+    let interfaces = interfaces(listed);
+    let baselines: Vec<_> = listed.ports.iter().map(|port| (*port, window.baseline(port))).collect();
+    let dropping = listed.ports.iter().any(|port| window.dropping(port));
+    let totals = sandboxes.totals(pod);
+    stats::Status {
+        summary: status::word(&interfaces, dropping).to_owned(),
+        sandbox: pod.sandbox.clone(),
+        start_time: sandboxes.start(pod),
+        observed_at: snapshot.at,
+        window_seconds: node.window_seconds,
+        inbound: totals.as_ref().map(|totals| inbound(totals, &baselines)),
+        outbound: totals.as_ref().map(|totals| outbound(totals, &baselines)),
+        igmp: totals.as_ref().map(igmp),
+        socket_drops: None,
+        conditions: status::conditions(&interfaces),
+        interfaces,
+        groups: groups(&baselines),
+    }
+}
+
+/// An interface that is counted is not also listed as one that is not.
+fn interfaces(listed: &Listed<'_>) -> Vec<stats::Interface> {
+    let counted = listed.ports.iter().map(|port| stats::Interface {
+        name: port.interface.clone(),
+        host_interface: Some(port.host_interface.clone()),
+        counted: true,
+        reason: None,
+        message: None,
+    });
+    let mut interfaces: Vec<_> = counted.collect();
+    for port in &listed.uncounted {
+        if !interfaces.iter().any(|interface| interface.name == port.interface) {
+            interfaces.push(stats::Interface {
+                name: port.interface.clone(),
+                host_interface: None,
+                counted: false,
+                reason: Some(port.reason.clone()),
+                message: Some(port.message.clone()),
+            });
+        }
+    }
+    interfaces.sort_by(|a, b| (&a.name, &a.host_interface).cmp(&(&b.name, &b.host_interface)));
+    interfaces
+}
+
+type Ports<'a> = [(&'a PortReading, Option<Baseline<'a>>)];
+
+/// The sum of the ports' rates; absent until one of them has two readings.
+fn rate(ports: &Ports<'_>, direction: Direction) -> Option<f64> {
+    let rates = ports.iter().filter_map(|(port, baseline)| {
+        let packets = Totals::of(port.reading(direction)).sum().admitted.packets;
+        Some(baseline.as_ref()?.rate(direction, packets))
+    });
+    rates.reduce(|sum, rate| sum + rate).map(rounded)
+}
+
+fn inbound(totals: &PodTotals, ports: &Ports<'_>) -> stats::Inbound {
+    let totals = &totals.inbound;
+    let sum = totals.sum();
+    stats::Inbound {
+        packets: sum.admitted.packets,
+        bytes: sum.admitted.bytes,
+        segments: sum.admitted.segments,
+        per_second: rate(ports, Direction::Inbound),
+        last_seen: sum.last_seen,
+        link_local: stats::Share {
+            packets: totals.link_local,
+        },
+        families: families(totals),
+        ttl1: sum.ttl1,
+        dropped: None,
+        other_groups: other_groups(totals),
+        control: control_counts::non_zero(&totals.control),
+    }
+}
+
+fn outbound(totals: &PodTotals, ports: &Ports<'_>) -> stats::Outbound {
+    let totals = &totals.outbound;
+    let sum = totals.sum();
+    stats::Outbound {
+        sent: sum.admitted.packets.saturating_add(sum.dropped),
+        admitted: sum.admitted.packets,
+        dropped: sum.dropped,
+        switch_dropped: None,
+        would_drop: sum.would_drop,
+        foreign_source: totals.foreign_source,
+        bytes: sum.admitted.bytes,
+        segments: sum.admitted.segments,
+        per_second: rate(ports, Direction::Outbound),
+        last_seen: sum.last_seen,
+        link_local: stats::Share {
+            packets: totals.link_local,
+        },
+        families: families(totals),
+        ttl1: sum.ttl1,
+        other_groups: other_groups(totals),
+        control: control_counts::non_zero(&totals.control),
+    }
+}
+
+/// Without a policy source every report and leave is allowed; records are walked by nobody yet.
+fn igmp(totals: &PodTotals) -> stats::Igmp {
+    let messages = control_counts::reports_and_leaves(&totals.outbound.control);
+    stats::Igmp {
+        allowed: stats::Messages {
+            messages,
+            records: None,
+        },
+        dropped: None,
+    }
+}
+
+fn families(totals: &Totals) -> stats::Families {
+    let [ipv4, ipv6] = &totals.families;
+    stats::Families {
+        ipv4: counters(ipv4),
+        ipv6: counters(ipv6),
+    }
+}
+
+fn counters(sum: &OtherGroups) -> stats::Counters {
+    stats::Counters {
+        packets: sum.admitted.packets,
+        segments: sum.admitted.segments,
+        bytes: sum.admitted.bytes,
+    }
+}
+
+fn other_groups(totals: &Totals) -> stats::OtherGroups {
+    let sum = totals.sum_other();
+    stats::OtherGroups {
+        packets: sum.admitted.packets,
+        bytes: sum.admitted.bytes,
+        dropped: sum.dropped,
+        port_limit: totals.overflow.port_limit,
+        fair_share: totals.overflow.fair_share,
+        window_full: totals.overflow.window_full,
+        contended: totals.overflow.contended,
+    }
+}
+
+/// One row per series and port: what was sent and what was received of it side by side.
+fn groups(ports: &Ports<'_>) -> Vec<stats::Group> {
+    let mut rows = Vec::new();
+    for (port, baseline) in ports {
+        let mut series: BTreeMap<(IpAddr, Option<IpAddr>), [Option<&GroupReading>; 2]> = BTreeMap::new();
+        for group in &port.inbound.groups {
+            series.entry((group.group, group.source)).or_default()[0] = Some(group);
+        }
+        for group in &port.outbound.groups {
+            series.entry((group.group, group.source)).or_default()[1] = Some(group);
+        }
+        rows.extend(
+            series
+                .into_values()
+                .filter_map(|sides| group_row(port, baseline.as_ref(), sides)),
+        );
+    }
+    // Stable: two ports of one interface name stay in the order of their ids.
+    rows.sort_by(|a, b| (a.group, a.source, &a.interface).cmp(&(b.group, b.source, &b.interface)));
+    rows
+}
+
+fn group_row(
+    port: &PortReading,
+    baseline: Option<&Baseline<'_>>,
+    [inbound, outbound]: [Option<&GroupReading>; 2],
+) -> Option<stats::Group> {
+    let either = inbound.or(outbound)?;
+    let side = |direction, reading: Option<&GroupReading>| reading.map(|reading| side(direction, reading, baseline));
+    Some(stats::Group {
+        group: either.group,
+        source: either.source,
+        interface: port.interface.clone(),
+        inbound: side(Direction::Inbound, inbound),
+        outbound: side(Direction::Outbound, outbound),
+        last_source: inbound
+            .and_then(|group| group.last_source)
+            .or(outbound.and_then(|group| group.last_source)),
+        since: [inbound, outbound]
+            .into_iter()
+            .flatten()
+            .map(|group| group.since)
+            .min()?,
+    })
+}
+
+fn side(direction: Direction, reading: &GroupReading, baseline: Option<&Baseline<'_>>) -> stats::GroupCounters {
+    stats::GroupCounters {
+        packets: reading.admitted.packets,
+        bytes: reading.admitted.bytes,
+        segments: reading.admitted.segments,
+        dropped: reading.dropped,
+        would_drop: reading.would_drop,
+        ttl1: reading.ttl1,
+        source_changes: reading.source_changes,
+        per_second: baseline.map(|baseline| baseline.series_rate(direction, reading)),
+        last_seen: reading.last_seen,
+    }
+}
+
+fn kernel(reading: &KernelReading) -> summary::KernelHealth {
+    let KernelReading {
+        slots_used,
+        slots_max,
+        events_handed,
+        events_lost,
+        events_limited,
+    } = *reading;
+    summary::KernelHealth {
+        slots_used,
+        slots_max,
+        events_handed,
+        events_lost,
+        events_limited,
+    }
+}

@@ -1,0 +1,133 @@
+//! Replays numbered snapshots through the ledger and compares its summaries with the recorded ones.
+//!
+//! `tests/scenarios/NAME/` holds a `README`, `NN-input-snapshot.json` in the order of the ticks, `NN-output-summary.json`
+//! with the whole summary, and `expected.json`: values worked out by hand (`null`: absent), by step and JSON pointer.
+//! `MCSTAT_BLESS=1` rewrites the outputs; it never touches, and never excuses, the values worked out by hand.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use mcstat::{
+    api::summary::NodeStatsSummary,
+    ledger::{Ledger, Node, WINDOW_SECONDS, snapshot::Snapshot},
+};
+use serde_json::Value;
+
+fn node() -> Node {
+    Node {
+        name: "n7".to_owned(),
+        start_time: "2026-11-24T07:00:00Z".parse().expect("a time"),
+        push_interval_seconds: 10,
+        window_seconds: WINDOW_SECONDS,
+    }
+}
+
+#[test]
+fn every_scenario_gives_its_recorded_summaries() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut failures = Vec::new();
+    let scenarios = entries(&root);
+    assert!(!scenarios.is_empty(), "no scenarios in {}", root.display());
+    for scenario in scenarios {
+        replay(&scenario, &mut failures);
+    }
+    assert!(
+        failures.is_empty(),
+        "{}\nMCSTAT_BLESS=1 rewrites the recorded summaries",
+        failures.join("\n")
+    );
+}
+
+fn replay(scenario: &Path, failures: &mut Vec<String>) {
+    assert!(scenario.join("README").is_file(), "{}: no README", scenario.display());
+    let expected: BTreeMap<String, BTreeMap<String, Value>> = parse(&scenario.join("expected.json"));
+    let steps = steps(scenario, "-input-snapshot.json");
+    let recorded = steps_without_input(scenario, &steps);
+    assert!(
+        recorded.is_empty(),
+        "{}: outputs without an input: {recorded:?}",
+        scenario.display()
+    );
+    assert!(!steps.is_empty(), "{}: no steps", scenario.display());
+    assert!(
+        expected.keys().eq(steps.keys()),
+        "{}: expected.json does not name the steps",
+        scenario.display()
+    );
+
+    let mut ledger = Ledger::new(node());
+    for (step, input) in &steps {
+        let snapshot: Snapshot = parse(input);
+        let summary = ledger.tick(&snapshot);
+        let text = serde_json::to_string_pretty(&summary).expect("a summary is JSON") + "\n";
+        let again: NodeStatsSummary = serde_json::from_str(&text).expect("a summary can be read again");
+        assert_eq!(
+            again,
+            summary,
+            "{}: step {step} does not survive JSON",
+            scenario.display()
+        );
+        by_hand(scenario, step, &text, &expected, failures);
+        compare(&scenario.join(format!("{step}-output-summary.json")), &text, failures);
+    }
+}
+
+fn by_hand(
+    scenario: &Path,
+    step: &str,
+    text: &str,
+    expected: &BTreeMap<String, BTreeMap<String, Value>>,
+    failures: &mut Vec<String>,
+) {
+    let summary: Value = serde_json::from_str(text).expect("a summary is JSON");
+    for (pointer, value) in expected.get(step).into_iter().flatten() {
+        let found = summary.pointer(pointer).unwrap_or(&Value::Null);
+        if found != value {
+            failures.push(format!(
+                "{}: step {step}: {pointer} is {found}, expected {value}",
+                scenario.display()
+            ));
+        }
+    }
+}
+
+fn compare(recorded: &Path, text: &str, failures: &mut Vec<String>) {
+    if std::env::var_os("MCSTAT_BLESS").is_some() {
+        fs::write(recorded, text).unwrap_or_else(|error| panic!("{}: {error}", recorded.display()));
+    } else if fs::read_to_string(recorded).ok().as_deref() != Some(text) {
+        failures.push(format!("{}: the ledger says\n{text}", recorded.display()));
+    }
+}
+
+/// The step numbers and files with this ending.
+fn steps(scenario: &Path, ending: &str) -> BTreeMap<String, PathBuf> {
+    let named = entries(scenario).into_iter().filter_map(|path| {
+        let step = path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned();
+        Some((step, path))
+    });
+    named.collect()
+}
+
+fn steps_without_input(scenario: &Path, inputs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
+    let outputs = steps(scenario, "-output-summary.json");
+    outputs
+        .into_iter()
+        .filter(|(step, _)| !inputs.contains_key(step))
+        .map(|(_, path)| path)
+        .collect()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let listing = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = listing.map(|entry| entry.expect("a readable folder").path()).collect();
+    paths.sort();
+    paths
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
