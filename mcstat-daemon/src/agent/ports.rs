@@ -1,0 +1,317 @@
+//! Bringing the ports table and the attached programs to the list that the Pod source wants: off the tick, on a thread
+//! of its own, since a TCX attach waits some 20 ms for RCU and a freed slot waits longer.
+//!
+//! The list is a whole each time, so every step can be interrupted by a newer one. While the source is away nothing is
+//! changed: counting goes on for the Pods that it named last.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+use tracing::{info, warn};
+
+use super::{
+    bpf::{
+        ClockSource, KernelError,
+        attach::Programs,
+        free,
+        maps::{Maps, update_settings},
+        now, read, sys,
+        table::{self, Entry, text},
+    },
+    pods::{PodPort, PodPorts},
+};
+use crate::ledger::snapshot::{PortReading, UncountedPort};
+
+/// How often what failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often idle slots are looked for, in retries.
+const IDLE_EVERY: u32 = 60;
+/// Slots that one RCU wait frees at most.
+const FOLD_BATCH: usize = 1024;
+
+/// What the thread works on.
+pub(super) struct Ports {
+    /// The maps.
+    maps: Arc<Maps>,
+    /// The programs.
+    programs: Programs,
+    /// The kernel's clock.
+    clock: ClockSource,
+    /// Idle time after which a slot may be folded.
+    slot_idle: Duration,
+    /// At most this many ports are counted.
+    max_ports: u32,
+    /// Last readings of ports that are gone, for one more summary.
+    departed: mpsc::Sender<PortReading>,
+    /// Interfaces that are not counted, those of the source included.
+    uncounted: watch::Sender<Vec<UncountedPort>>,
+    attached: BTreeSet<u32>,
+    complaints: BTreeMap<String, String>,
+    /// Something of the last round is to be tried again.
+    unfinished: bool,
+}
+
+impl Ports {
+    /// The thread's state; nothing is touched yet.
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        programs: Programs,
+        clock: ClockSource,
+        limits: (Duration, u32),
+        departed: mpsc::Sender<PortReading>,
+        uncounted: watch::Sender<Vec<UncountedPort>>,
+    ) -> Self {
+        let (slot_idle, max_ports) = limits;
+        Self {
+            maps,
+            programs,
+            clock,
+            slot_idle,
+            max_ports,
+            departed,
+            uncounted,
+            attached: BTreeSet::new(),
+            complaints: BTreeMap::new(),
+            unfinished: true,
+        }
+    }
+
+    /// Follows `wanted` on a thread until its sender is gone. What is attached stays attached.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(super) fn spawn(
+        mut self,
+        runtime: Handle,
+        mut wanted: watch::Receiver<PodPorts>,
+    ) -> io::Result<thread::JoinHandle<()>> {
+        thread::Builder::new().name("ports".to_owned()).spawn(move || {
+            let (mut rounds, mut changed) = (0u32, true);
+            loop {
+                if self.unfinished || changed {
+                    let list = wanted.borrow_and_update().clone();
+                    self.round(&list, &wanted);
+                }
+                rounds = rounds.wrapping_add(1);
+                if rounds.is_multiple_of(IDLE_EVERY) {
+                    self.fold_idle();
+                }
+                // A list that changed meanwhile is returned at once.
+                let next = runtime.block_on(async { tokio::time::timeout(RETRY, wanted.changed()).await });
+                match next {
+                    Ok(Ok(())) => changed = true,
+                    Ok(Err(_)) => return,
+                    Err(_) => changed = false,
+                }
+            }
+        })
+    }
+
+    /// One round: remove, then attach until done or until a newer list is there.
+    fn round(&mut self, list: &PodPorts, newer: &watch::Receiver<PodPorts>) {
+        let mut uncounted = list.uncounted.clone();
+        self.unfinished = true;
+        // An empty list of a source that was never connected says nothing about the Pods.
+        if list.connected {
+            self.remove_stale(&list.ports);
+        }
+        let entries = table::entries(&self.maps);
+        let mut by_ifindex: BTreeMap<u32, Entry> =
+            entries.into_iter().map(|entry| (entry.port.ifindex, entry)).collect();
+        let mut refused = Vec::new();
+        for wanted in &list.ports {
+            if newer.has_changed().unwrap_or(true) {
+                return;
+            }
+            match self.ensure(wanted, &mut by_ifindex) {
+                Ok(()) => {}
+                Err(refusal) => refused.push(*refusal),
+            }
+        }
+        self.unfinished = !refused.is_empty();
+        uncounted.append(&mut refused);
+        self.share_out(by_ifindex.len());
+        self.complain(&uncounted);
+        self.uncounted.send_if_modified(|old| {
+            let changed = *old != uncounted;
+            *old = uncounted;
+            changed
+        });
+    }
+
+    /// Takes every port that is not wanted off and frees all it held. One RCU wait serves them all.
+    fn remove_stale(&mut self, wanted: &[PodPort]) {
+        let stale: Vec<Entry> = table::entries(&self.maps)
+            .into_iter()
+            .filter(|entry| !wanted.iter().any(|wanted| table::is(&entry.port, wanted)))
+            .collect();
+        if stale.is_empty() {
+            return;
+        }
+        for entry in &stale {
+            self.programs.detach(entry);
+            table::stop(&self.maps, entry);
+        }
+        if let Err(error) = sys::rcu_wait() {
+            warn!(%error, "cannot wait for running programs; the slots of Pods that left stay taken until this works");
+            return;
+        }
+        for entry in &stale {
+            if let Err(error) = self.remove(entry) {
+                warn!(pod = text(&entry.port.pod), %error, "cannot free a port; it is tried again");
+            }
+        }
+    }
+
+    /// Reads a stopped port for the last time and gives back all it held.
+    fn remove(&mut self, entry: &Entry) -> Result<(), KernelError> {
+        let clock = self.clock.read(&self.maps)?;
+        let system = |error| KernelError::System {
+            call: "reading a port for the last time",
+            error,
+        };
+        if let Some(last) = read::read_port(&self.maps, entry, &clock).map_err(system)? {
+            info!(
+                pod = %format_args!("{}/{}", last.pod.namespace, last.pod.name),
+                interface = last.interface,
+                port = last.id,
+                "no longer counting"
+            );
+            // A tick that does not read is no reason to wait: the port goes all the same.
+            let _ = self.departed.try_send(last);
+        }
+        free::free_port(&self.maps, entry.port.id).map_err(|error| KernelError::System {
+            call: "freeing a port's slots",
+            error,
+        })?;
+        table::leave(&self.maps, entry);
+        self.attached.remove(&entry.port.id);
+        Ok(())
+    }
+
+    /// Makes sure that a wanted port is in the table and has this process's programs.
+    fn ensure(&mut self, wanted: &PodPort, entries: &mut BTreeMap<u32, Entry>) -> Result<(), Box<UncountedPort>> {
+        let Some(entry) = entries.get(&wanted.ifindex).copied() else {
+            let entry = self.start(wanted, entries.len())?;
+            entries.insert(wanted.ifindex, entry);
+            return Ok(());
+        };
+        if !table::is(&entry.port, wanted) {
+            return Err(refusal(
+                wanted,
+                "StillLeaving",
+                "the interface's last owner is not yet gone from the maps",
+            ));
+        }
+        table::set_addresses(&self.maps, &entry, &wanted.addresses);
+        if self.attached.contains(&entry.port.id) {
+            return Ok(());
+        }
+        // Of an earlier run of the agent: the programs are replaced, the counters go on.
+        let taken_over = self.programs.attach(&entry).or_else(|_| {
+            // A dead link: the interface went and came back under the same number.
+            self.programs.detach(&entry);
+            self.programs.attach(&entry)
+        });
+        taken_over.map_err(|error| refusal(wanted, "AttachFailed", &error.to_string()))?;
+        self.attached.insert(entry.port.id);
+        Ok(())
+    }
+
+    /// Enters a new port and attaches it.
+    fn start(&mut self, wanted: &PodPort, taken: usize) -> Result<Entry, Box<UncountedPort>> {
+        if taken >= self.max_ports as usize {
+            return Err(refusal(
+                wanted,
+                "TableFull",
+                &format!("maps.ports is {}; raise it", self.max_ports),
+            ));
+        }
+        self.share_out(taken + 1);
+        let entry = table::enter(&self.maps, wanted, now().as_millisecond() as u64).ok_or_else(|| {
+            refusal(
+                wanted,
+                "TableFull",
+                "no free entry near the interface's number in the ports map",
+            )
+        })?;
+        if let Err(error) = self.programs.attach(&entry) {
+            table::stop(&self.maps, &entry);
+            if sys::rcu_wait().is_ok() && free::free_port(&self.maps, entry.port.id).is_ok() {
+                table::leave(&self.maps, &entry);
+            }
+            return Err(refusal(wanted, "AttachFailed", &error.to_string()));
+        }
+        self.attached.insert(entry.port.id);
+        info!(
+            pod = %format_args!("{}/{}", wanted.pod.namespace, wanted.pod.name),
+            interface = wanted.interface,
+            host_interface = wanted.host_interface,
+            port = entry.port.id,
+            "counting"
+        );
+        Ok(entry)
+    }
+
+    /// The fair share of the table: table ÷ ports.
+    fn share_out(&self, ports: usize) {
+        let share = self.maps.slots.len() / (ports.max(1) as u32);
+        update_settings(&self.maps, |settings| settings.fair_share = share);
+    }
+
+    /// Logs each refusal once, and again when its message changes.
+    fn complain(&mut self, uncounted: &[UncountedPort]) {
+        let key = |port: &UncountedPort| format!("{} {}", port.pod.sandbox, port.interface);
+        for port in uncounted {
+            if self.complaints.insert(key(port), port.message.clone()).as_ref() != Some(&port.message) {
+                warn!(
+                    pod = %format_args!("{}/{}", port.pod.namespace, port.pod.name),
+                    interface = port.interface,
+                    reason = port.reason,
+                    "not counted: {}",
+                    port.message
+                );
+            }
+        }
+        let now: BTreeSet<String> = uncounted.iter().map(key).collect();
+        self.complaints.retain(|key, _| now.contains(key));
+    }
+
+    /// Folds slots that are idle, where room is needed.
+    fn fold_idle(&mut self) {
+        let outcome = self.clock.read(&self.maps).and_then(|clock| {
+            let ticks = self.slot_idle.as_secs() * u64::from(clock.hz);
+            // No membership is known yet: the issue on membership passes the joined groups here.
+            let idle = free::idle(&self.maps, &clock, ticks, |_, _| false);
+            idle.chunks(FOLD_BATCH)
+                .try_fold(0, |sum, batch| Ok(sum + free::fold(&self.maps, batch, sys::rcu_wait)?))
+                .map_err(|error| KernelError::System {
+                    call: "folding idle slots",
+                    error,
+                })
+        });
+        match outcome {
+            Ok(0) => {}
+            Ok(slots) => info!(slots, "folded idle groups into their Pods' other groups"),
+            Err(error) => warn!(%error, "cannot fold idle groups; it is tried again in a minute"),
+        }
+    }
+}
+
+fn refusal(wanted: &PodPort, reason: &str, message: &str) -> Box<UncountedPort> {
+    Box::new(UncountedPort {
+        pod: wanted.pod.clone(),
+        interface: wanted.interface.clone(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    })
+}

@@ -1,0 +1,133 @@
+//! The tick: everything read into one [`Snapshot`], and what the ledger makes of it handed on.
+
+use std::{sync::Arc, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::warn;
+
+use super::bpf::{
+    ClockSource, KernelError,
+    clock::Clock,
+    maps::Maps,
+    read::{self, Reader},
+    ring::{self, RawEvent},
+};
+use crate::{
+    api::summary::NodeStatsSummary,
+    ledger::{
+        Ledger,
+        snapshot::{ControlEvent, Direction, PortReading, Snapshot, UncountedPort},
+    },
+    proto,
+};
+
+/// What the tick owns.
+pub(super) struct Tick {
+    maps: Arc<Maps>,
+    clock: ClockSource,
+    ring: AsyncFd<RingBuf<MapData>>,
+    ledger: Ledger,
+    reader: Reader,
+    departed: mpsc::Receiver<PortReading>,
+    uncounted: watch::Receiver<Vec<UncountedPort>>,
+    /// Taken from the ring between two ticks, since it was filling.
+    waiting: Vec<RawEvent>,
+}
+
+impl Tick {
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        clock: ClockSource,
+        ring: RingBuf<MapData>,
+        ledger: Ledger,
+        departed: mpsc::Receiver<PortReading>,
+        uncounted: watch::Receiver<Vec<UncountedPort>>,
+    ) -> std::io::Result<Self> {
+        let reader = Reader::new(&maps);
+        // SAFETY: the descriptor is the ring buffer map's own: it stays open and the same as long as the value lives.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE)? };
+        Ok(Self {
+            maps,
+            clock,
+            ring,
+            ledger,
+            reader,
+            departed,
+            uncounted,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Ticks for ever.
+    pub(super) async fn run(
+        mut self,
+        every: Duration,
+        summaries: watch::Sender<Option<Arc<NodeStatsSummary>>>,
+    ) -> Result<(), KernelError> {
+        let mut timer = interval(every);
+        // A tick that came late is not made up for: readings are cumulative.
+        timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = timer.tick() => {
+                    let snapshot = tokio::task::block_in_place(|| self.read())?;
+                    summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
+                }
+                ready = self.ring.readable_mut() => match ready {
+                    Ok(mut guard) => {
+                        self.waiting.append(&mut ring::drain(guard.get_inner_mut()));
+                        guard.clear_ready();
+                    }
+                    Err(error) => warn!(%error, "cannot wait for the ring buffer; it is read each tick"),
+                },
+            }
+        }
+    }
+
+    /// Everything, as of now.
+    fn read(&mut self) -> Result<Snapshot, KernelError> {
+        let clock = self.clock.read(&self.maps)?;
+        let system = |error| KernelError::System {
+            call: "reading the maps",
+            error,
+        };
+        let (mut ports, kernel) = read::read(&self.maps, &mut self.reader, &clock).map_err(system)?;
+        while let Ok(last) = self.departed.try_recv() {
+            if !ports.iter().any(|port| port.id == last.id) {
+                ports.push(last);
+            }
+        }
+        ports.sort_by_key(|port| port.id);
+        let mut events = std::mem::take(&mut self.waiting);
+        events.append(&mut ring::drain(self.ring.get_mut()));
+        let messages = events.iter().map(|event| control_event(event, &clock)).collect();
+        let uncounted = self.uncounted.borrow().clone();
+        Ok(Snapshot {
+            at: clock.now,
+            ports,
+            uncounted,
+            kernel,
+            messages,
+        })
+    }
+}
+
+fn control_event(event: &RawEvent, clock: &Clock) -> ControlEvent {
+    let header = &event.header;
+    ControlEvent {
+        port: header.port,
+        direction: if header.direction == 0 {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        },
+        at: clock.recent64(header.jiffies).unwrap_or(clock.now),
+        original_length: header.original_length,
+        message: proto::control::decode(&event.packet, header.original_length),
+    }
+}
