@@ -1,8 +1,183 @@
 //! The I/O around the ledger: Pods and ports, programs and maps, the tick, the push and the local API.
+//!
+//! ```text
+//!  Pod source ──watch──▶ ports thread ──▶ programs, ports table, freed slots
+//!                              │ departed, uncounted
+//!  maps, ring buffer ──▶ tick ◀┘──▶ Snapshot ─▶ ledger ─▶ NodeStatsSummary ──watch──▶ local API, push
+//! ```
+//! One task owns the tick and the ledger. When the agent ends, programs and maps stay: counting goes on.
 
 pub mod backoff;
 pub mod bpf;
 pub mod config;
 pub mod local;
 pub mod pods;
+mod ports;
 pub mod publish;
+mod tick;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+use tracing::{error, info};
+
+use self::{
+    bpf::{Kernel, KernelError, attach::Hook, layout::Limits, maps::Options},
+    config::{Config, SourceKind},
+    pods::PodPorts,
+    ports::Ports,
+    tick::Tick,
+};
+use crate::{api::summary::NodeStatsSummary, ledger::Ledger};
+
+/// Why the agent cannot start, or had to end.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The Pods of OVSDB.
+    #[error(transparent)]
+    Ovsdb(#[from] pods::ovsdb::OvsdbError),
+    /// The Pods of network namespaces.
+    #[error(transparent)]
+    Netns(#[from] pods::netns::NetnsError),
+    /// The local API.
+    #[error(transparent)]
+    Local(#[from] local::LocalError),
+    /// The push.
+    #[error(transparent)]
+    Publish(#[from] publish::TargetError),
+    /// A thread or a descriptor.
+    #[error("{0}; check the limits on tasks and open files")]
+    System(#[from] std::io::Error),
+    /// A part ended that never should.
+    #[error("{0} ended by itself; restart the agent and report this")]
+    Ended(&'static str),
+}
+
+/// Counts, serves and pushes until `shutdown` completes.
+///
+/// # Errors
+/// [`AgentError`]. Programs and maps stay as they are, whatever the reason of the end.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let kernel = Kernel::open(&options(&config), Hook::Tcx)?;
+    info!(
+        node = config.node,
+        slots = kernel.layout.slots,
+        possible_cpus = kernel.maps.cpus,
+        map_bytes = kernel.layout.total_bytes,
+        taken_over = !kernel.fresh,
+        "maps ready"
+    );
+    let (wanted, wanted_by_ports) = watch::channel(PodPorts::default());
+    let (summaries, summaries_seen) = watch::channel(None::<Arc<NodeStatsSummary>>);
+    let (departed, departed_seen) = mpsc::channel(1024);
+    let (uncounted, uncounted_seen) = watch::channel(Vec::new());
+
+    let limits = (config.slot_idle, config.maps.ports);
+    let clock = kernel.clock.try_clone()?;
+    let ports = Ports::new(
+        Arc::clone(&kernel.maps),
+        kernel.programs,
+        clock,
+        limits,
+        departed,
+        uncounted,
+    );
+    let ports_thread = ports.spawn(Handle::current(), wanted_by_ports)?;
+    let ledger = Ledger::new(node(&config));
+    let ports_alive = uncounted_seen.clone();
+    let tick = Tick::new(
+        kernel.maps,
+        kernel.clock,
+        kernel.ring,
+        ledger,
+        departed_seen,
+        uncounted_seen,
+    )?;
+
+    let (stop, stopped) = watch::channel(false);
+    let until_stopped = || {
+        let mut stopped = stopped.clone();
+        async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    };
+    let source = follow_source(&config, wanted, until_stopped());
+    let local = local::serve(&config.socket, summaries_seen.clone(), until_stopped());
+    let targets = config.publish.targets.clone();
+    let push = publish::run(summaries_seen, targets, config.publish.interval, until_stopped());
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        result = source => result.and(Err(AgentError::Ended("the Pod source"))),
+        result = local => result.map_err(AgentError::from).and(Err(AgentError::Ended("the local API"))),
+        () = ended(ports_alive) => Err(AgentError::Ended("the ports thread")),
+        result = pushing(push, config.publish.targets.is_empty()) => result,
+        result = tick.run(config.tick, summaries) => result.map_err(AgentError::from).and(Err(AgentError::Ended("the tick"))),
+    };
+    // Dropping the source's sender ends the ports thread; what it attached stays.
+    stop.send_replace(true);
+    if tokio::task::spawn_blocking(move || ports_thread.join()).await.is_err() {
+        error!("the ports thread died");
+    }
+    drop(kernel.lock);
+    info!("stopped; programs and maps stay, counting goes on");
+    outcome
+}
+
+/// Completes when the other side is gone.
+async fn ended<T>(mut channel: watch::Receiver<T>) {
+    while channel.changed().await.is_ok() {}
+}
+
+async fn pushing(
+    push: impl Future<Output = Result<(), publish::TargetError>>,
+    nowhere: bool,
+) -> Result<(), AgentError> {
+    push.await?;
+    if nowhere {
+        std::future::pending::<()>().await;
+    }
+    Err(AgentError::Ended("the push"))
+}
+
+async fn follow_source(
+    config: &Config,
+    wanted: watch::Sender<PodPorts>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    match config.source.kind {
+        SourceKind::Ovsdb => Ok(pods::ovsdb::run(config.source.ovsdb.clone(), wanted, shutdown).await?),
+        SourceKind::Netns => Ok(pods::netns::run(config.source.netns.clone(), wanted, shutdown).await?),
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        bpffs: config.bpffs.clone(),
+        abi: mcstat_common::abi::ABI_VERSION,
+        limits: Limits {
+            memory_bytes: u64::from(config.maps.memory_mib) << 20,
+            slots: config.maps.slots,
+            slots_per_port: config.maps.slots_per_port,
+            ports: config.maps.ports,
+            ring_bytes: config.events.ring_kib << 10,
+        },
+        events: (config.events.per_second, config.events.burst),
+        test_delay: 0,
+    }
+}
+
+fn node(config: &Config) -> crate::ledger::Node {
+    crate::ledger::Node {
+        name: config.node.clone(),
+        start_time: bpf::now(),
+        push_interval_seconds: config.publish.interval.as_secs() as u32,
+        window_seconds: u32::try_from(config.window.as_secs()).unwrap_or(u32::MAX),
+    }
+}

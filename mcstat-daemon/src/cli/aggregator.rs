@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::aggregator::{self, AggregatorOptions};
+use super::shutdown::requested;
+use crate::{
+    aggregator::{self, AggregatorOptions},
+    telemetry::log,
+};
 
 /// Options of `mcstat aggregator`.
 #[derive(Debug, Args)]
@@ -22,10 +25,24 @@ pub(super) struct AggregatorArgs {
     /// Serve plain HTTP without authentication. Loopback addresses only: anyone on this machine can read and push.
     #[arg(long)]
     insecure_http: bool,
+    /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,…
+    #[arg(long, env = "MCSTAT_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = log_level)]
+    log_level: String,
+    /// How a log line looks.
+    #[arg(long, env = "MCSTAT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: log::Format,
+}
+
+/// Parsed at once, so that a wrong level is a usage error and not a silent default.
+fn log_level(text: &str) -> Result<String, String> {
+    log::parse_filter(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) fn run(args: &AggregatorArgs) -> anyhow::Result<()> {
+    log::init(&args.log_level, args.log_format)?;
     let options = AggregatorOptions {
         listen: args.listen,
         insecure_http: args.insecure_http,
@@ -34,16 +51,5 @@ pub(super) fn run(args: &AggregatorArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting threads failed")?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT failed")?;
-        let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM failed")?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            tracing::info!("stopping");
-        };
-        Ok(aggregator::run(options, shutdown).await?)
-    })
+    runtime.block_on(async { Ok(aggregator::run(options, requested()?).await?) })
 }

@@ -293,7 +293,8 @@ impl ClockSource {
     }
 }
 
-/// The time of day.
+/// The time of day, in milliseconds: jiffies are no finer.
 pub fn now() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }

@@ -210,7 +210,9 @@ fn find_or_insert(maps: &Maps, old: &Slot, stats: u32) -> Option<u32> {
     let window = start..start + WAYS;
     if let Some(index) = window.clone().find(|index| same(&maps.slots.read(*index))) {
         // A program has inserted the key since: the series began earlier all the same.
-        maps.slots.word(index, offset_of!(Slot, since)).fetch_min(old.since, Ordering::AcqRel);
+        maps.slots
+            .word(index, offset_of!(Slot, since))
+            .fetch_min(old.since, Ordering::AcqRel);
         return Some(index);
     }
     let state = |index| maps.slots.word(index, offset_of!(Slot, state));
