@@ -21,8 +21,10 @@ const WHY: &str = "links the eBPF object";
 
 /// What is missing, as a line, or nothing.
 pub(super) fn missing() -> Option<String> {
-    let toolchain = find_toolchain(ENDIAN)?;
-    let fits = llvm_major(&toolchain.sysroot).is_ok_and(usable);
+    let fits = match find_toolchain(ENDIAN) {
+        Some(toolchain) => llvm_major(&toolchain.sysroot).is_ok_and(usable),
+        None => find_linker().is_some(),
+    };
     (!fits).then(|| format!("bpf-linker {VERSION}: {WHY}"))
 }
 
