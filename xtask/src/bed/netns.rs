@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
-use crate::command::{line, output, sh};
+use crate::command::{command, line, output, sh};
 
 /// A network namespace of this process, removed on drop.
 pub(crate) struct Netns {
@@ -46,9 +46,9 @@ impl Netns {
         &self.name
     }
 
-    /// `ip -n NAME …`, words without quoting.
+    /// `ip …` inside, words without quoting.
     pub(crate) fn ip(&self, words: &str) -> Result<String> {
-        sh(&format!("ip -n {} {words}", self.name))
+        self.output(command("ip").args(words.split_whitespace()))
     }
 
     /// Makes `command` start in this namespace, in a process group of its own: Ctrl-C is for xtask, which then stops
