@@ -12,48 +12,55 @@ use mcstat_common::{
 
 use crate::{
     atomic,
-    maps::{COUNTERS, SETTINGS, SLOTS, port_of, port_stats, seed, sets, test_delay},
+    maps::{COUNTERS, SETTINGS, SLOTS, port_at, port_of, port_stats, seed, sets, test_delay},
 };
 
 /// What is known of a packet once it is parsed: all that finding, judging and counting need.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Frame {
-    key: Key,
-    source: [u64; 2],
-    position: u32,
-    ttl1: u32,
-    foreign: u32,
-    direction: u32,
+pub(crate) struct Frame {
+    pub(crate) key: Key,
+    pub(crate) source: [u64; 2],
+    pub(crate) position: u32,
+    pub(crate) ttl1: u32,
+    pub(crate) foreign: u32,
+    pub(crate) direction: u32,
 }
 
+impl Frame {
+    /// Of a datagram that passed `port`, which stands at `position`.
+    #[inline(always)]
+    pub(crate) fn new(port: *const Port, position: u32, datagram: &Datagram, direction: u8) -> Self {
+        Self {
+            key: Key {
+                // SAFETY: a map value.
+                owner: Key::owner(unsafe { (*port).id }, direction, datagram.family),
+                group: datagram.group,
+                source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
+            },
+            source: datagram.source,
+            position,
+            ttl1: (datagram.ttl <= 1) as u32,
+            foreign: (direction == OUTBOUND && is_foreign(port, datagram)) as u32,
+            direction: direction as u32,
+        }
+    }
+}
+
+/// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports.
 #[inline(always)]
-pub(crate) fn account(skb: *mut __sk_buff, datagram: &Datagram, direction: u8) {
-    // SAFETY: the context of a classifier; map values below. The verifier checks every access.
-    let Some((position, port)) = port_of(unsafe { (*skb).ifindex }) else {
+pub(crate) fn account(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
+    let Some((position, port)) = port_of(ifindex) else {
         return;
     };
-    let id = unsafe { (*port).id };
-    let key = Key {
-        owner: Key::owner(id, direction, datagram.family),
-        group: datagram.group,
-        source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
-    };
-    let frame = Frame {
-        key,
-        source: datagram.source,
-        position,
-        ttl1: (datagram.ttl <= 1) as u32,
-        foreign: (direction == OUTBOUND && is_foreign(port, datagram)) as u32,
-        direction: direction as u32,
-    };
+    let frame = Frame::new(port, position, datagram, direction);
     if frame.foreign != 0
         && let Some(stats) = port_stats(position, direction)
     {
+        // SAFETY: map values, here and below. The verifier checks every access.
         atomic::add(unsafe { &raw mut (*stats).foreign_source }, 1);
     }
-    let hash = key.hash(seed());
-    let Some((index, slot)) = find(&key, hash) else {
+    let Some((index, slot)) = find(&frame.key, frame.key.hash(seed())) else {
         return miss(skb, &raw const frame);
     };
     let verdict = atomic::load(unsafe { &raw const (*slot).verdict });
@@ -91,7 +98,7 @@ fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
 
 /// Whether the packet is admitted, dropped, or would be dropped.
 #[inline(always)]
-fn decide(port: *const Port, frame: &Frame, cached: u8) -> u8 {
+pub(crate) fn decide(port: *const Port, frame: &Frame, cached: u8) -> u8 {
     if frame.foreign == 0 {
         return cached;
     }
@@ -141,7 +148,7 @@ unsafe fn word(bytes: *const [u8; 16], at: usize) -> u64 {
 
 /// Counts a packet in this CPU's counter of a slot.
 #[inline(always)]
-fn count(skb: *mut __sk_buff, counter: *mut Counter, frame: &Frame, verdict: u8) {
+pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, frame: &Frame, verdict: u8) {
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
@@ -193,11 +200,8 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
     // SAFETY: the caller's stack; map values below.
     let frame = unsafe { &*frame };
     let direction = frame.direction as u8 & 1;
-    // SAFETY: the context of a classifier.
-    let Some((position, port)) = port_of(unsafe { (*skb).ifindex }) else {
-        return;
-    };
-    let Some(stats) = port_stats(position, direction) else {
+    let position = frame.position;
+    let (Some(port), Some(stats)) = (port_at(position), port_stats(position, direction)) else {
         return;
     };
     let generation = unsafe { (*port).generation };

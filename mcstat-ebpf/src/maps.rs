@@ -85,6 +85,12 @@ pub(crate) fn port_of(ifindex: u32) -> Option<(u32, *const Port)> {
     None
 }
 
+/// The entry at a position that [`port_of`] found.
+#[inline(always)]
+pub(crate) fn port_at(position: u32) -> Option<*const Port> {
+    PORTS.get_ptr(position)
+}
+
 /// The off-path counters of a port and direction.
 #[inline(always)]
 pub(crate) fn port_stats(position: u32, direction: u8) -> Option<*mut PortStats> {

@@ -56,7 +56,8 @@ enum Handled {
 fn dispatch<P: Packet>(skb: *mut __sk_buff, packet: &P, direction: u8) -> Handled {
     match classify(packet) {
         Class::Foreign => {}
-        Class::Data(datagram) => data::account(skb, &datagram, direction),
+        // SAFETY: the context of a classifier.
+        Class::Data(datagram) => data::account(skb, unsafe { (*skb).ifindex }, &datagram, direction),
         Class::Control(message) => {
             control::message(skb, message.kind as u32, message.ip_offset as u32, direction as u32);
         }

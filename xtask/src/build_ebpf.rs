@@ -107,8 +107,19 @@ fn target(endian: &str) -> &'static str {
     }
 }
 
-/// Builds the object and returns its path. The compiler's own messages go to stderr.
+/// Builds the shipped object and returns its path. The compiler's own messages go to stderr.
 pub(crate) fn build(job: &Job<'_>, toolchain: &Toolchain, linker: &Path) -> Result<PathBuf, String> {
+    build_bin(job, toolchain, linker, "mcstat-ebpf", job.log.then_some("log"))
+}
+
+/// Builds one object of mcstat-ebpf, with at most one of its features.
+pub(crate) fn build_bin(
+    job: &Job<'_>,
+    toolchain: &Toolchain,
+    linker: &Path,
+    bin: &str,
+    feature: Option<&str>,
+) -> Result<PathBuf, String> {
     let target = target(job.endian);
     // v3 has the 64-bit compare-and-exchange; misaligned loads keep a header read one instruction (the kernel's verifier
     // allows them on packets); debug info is what bpf-linker makes BTF from.
@@ -122,14 +133,14 @@ pub(crate) fn build(job: &Job<'_>, toolchain: &Toolchain, linker: &Path) -> Resu
     let mut cargo = Command::new(toolchain.sysroot.join("bin/cargo"));
     cargo
         .current_dir(job.workspace)
-        .args(["build", "--locked", "--release", "--package=mcstat-ebpf", "--bins"]);
+        .args(["build", "--locked", "--release", "--package=mcstat-ebpf", "--bin", bin]);
     cargo
         .arg("--target")
         .arg(target)
         .arg("--target-dir")
         .arg(job.target_dir);
     cargo
-        .args(job.log.then_some("--features=log"))
+        .args(feature.map(|feature| format!("--features={feature}")))
         .args(toolchain.build_std.then_some("-Zbuild-std=core"));
     // What the parent cargo, rustup or the person set for the host must not leak into this build.
     for name in env::vars_os().filter_map(|(name, _)| name.into_string().ok()) {
@@ -162,7 +173,7 @@ pub(crate) fn build(job: &Job<'_>, toolchain: &Toolchain, linker: &Path) -> Resu
     let status = cargo
         .status()
         .map_err(|error| format!("cannot run {:?}: {error}", cargo.get_program()))?;
-    let object = job.target_dir.join(target).join("release/mcstat-ebpf");
+    let object = job.target_dir.join(target).join("release").join(bin);
     if status.success() {
         Ok(object)
     } else {
