@@ -126,7 +126,9 @@ impl Programs {
 
     fn attach_clsact(&mut self, interface: &str, name: &str, kind: TcAttachType) -> Result<(), KernelError> {
         match tc::qdisc_add_clsact(interface) {
-            Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
+            Ok(()) => {}
+            // Somebody's, or ours of the other direction.
+            Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
             Err(error) => return Err(ProgramError::from(error).into()),
         }
         let program = program(&mut self.ebpf, name)?;
