@@ -7,6 +7,7 @@
 
 pub mod frames;
 pub mod veth;
+pub mod wire;
 
 use std::{net::IpAddr, path::PathBuf, process::Command, thread};
 
@@ -22,7 +23,7 @@ use mcstat::{
         },
         pods::PodPort,
     },
-    ledger::snapshot::{DirectionReading, PodRef, PortReading},
+    ledger::snapshot::{DirectionReading, GroupReading, PodRef, PortReading},
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -116,7 +117,12 @@ pub fn pin_to(cpu: usize) {
 
 /// Opens the kernel side; panics with the agent's own message.
 pub fn open(options: &Options) -> Kernel {
-    Kernel::open(options, Hook::Tcx).unwrap_or_else(|error| panic!("{error}"))
+    open_with(options, Hook::Tcx)
+}
+
+/// As [`open`], with the hook that the programs are to be put on.
+pub fn open_with(options: &Options, hook: Hook) -> Kernel {
+    Kernel::open(options, hook).unwrap_or_else(|error| panic!("{error}"))
 }
 
 pub fn pod_port(name: &str, host_interface: &str, ifindex: u32, addresses: &[&str]) -> PodPort {
@@ -143,6 +149,28 @@ pub fn enter(kernel: &Kernel, port: &PodPort) -> Entry {
     let now = mcstat::agent::bpf::now().as_millisecond() as u64;
     mcstat::agent::bpf::maps::update_settings(&kernel.maps, |settings| settings.fair_share = u32::MAX);
     table::enter(&kernel.maps, port, now).expect("room in the ports table")
+}
+
+/// Enters the Pod of a wire and puts the programs on its host side, in this order: an attached program counts nothing
+/// for an interface that is not in the table.
+pub fn attach(kernel: &mut Kernel, name: &str, wire: &wire::Wire, addresses: &[&str]) -> Entry {
+    let entry = enter(kernel, &pod_port(name, &wire.host, wire.ifindex, addresses));
+    kernel
+        .programs
+        .attach(&entry)
+        .unwrap_or_else(|error| panic!("attach to {}: {error}", wire.host));
+    entry
+}
+
+/// The reading of one group, or of one (source, group).
+pub fn group<'a>(direction: &'a DirectionReading, group: &str, source: Option<&str>) -> &'a GroupReading {
+    let address: IpAddr = group.parse().unwrap();
+    let source: Option<IpAddr> = source.map(|source| source.parse().unwrap());
+    direction
+        .groups
+        .iter()
+        .find(|reading| reading.group == address && reading.source == source)
+        .unwrap_or_else(|| panic!("no slot of {group} from {source:?} in {:?}", direction.groups))
 }
 
 /// Reads one port.
