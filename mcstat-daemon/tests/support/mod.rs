@@ -7,6 +7,7 @@
 
 pub mod frames;
 pub mod veth;
+pub mod linear;
 pub mod wire;
 
 use std::{net::IpAddr, path::PathBuf, process::Command, thread};

@@ -171,6 +171,18 @@ impl Sender {
         (total as u64, bytes)
     }
 
+    /// Sends one frame; false when tc dropped it on the way out.
+    pub fn passes(&self, frame: &[u8]) -> bool {
+        // SAFETY: a live buffer of the length named.
+        let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        let error = io::Error::last_os_error();
+        assert!(
+            sent >= 0 || error.raw_os_error() == Some(libc::ENOBUFS),
+            "send: {error}"
+        );
+        sent >= 0
+    }
+
     fn batch(&self, frames: &[&[u8]]) {
         let mut parts: Vec<libc::iovec> = frames
             .iter()
