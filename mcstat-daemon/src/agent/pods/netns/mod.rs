@@ -2,9 +2,9 @@
 //! `docs/pods.md`. For nodes without Open vSwitch, for labs and for demonstrations.
 //!
 //! A thread of its own looks twice a second at the directory and at the node's own links, which costs one directory
-//! listing and one netlink dump. It enters the namespaces when that has changed, and every second regardless,
-//! because a change of addresses inside shows nowhere else (7 ms for 110 Pods, in a debug build). There is no inotify here: a namespace's file appears before
-//! the namespace is mounted over it, and a veth that is moved in later touches no file.
+//! listing and one netlink dump. It enters the namespaces when that has changed, and every second regardless, because a
+//! change of addresses inside shows nowhere else (7 ms for 110 Pods, in a debug build). There is no inotify here: a
+//! namespace's file appears before the namespace is mounted over it, and a veth that is moved in later touches no file.
 
 mod assign;
 mod name;
