@@ -359,10 +359,14 @@ fn icmpv6<P: Packet>(
     multicast: bool,
     as_data: Class,
 ) -> Class {
+    let length = end.wrapping_sub(offset);
+    // Type, code and checksum (RFC 4443 §2.1); Ethernet padding behind the packet is no header.
+    if length < 4 {
+        return Class::Malformed(Malformed::Truncated);
+    }
     let Some(type_code) = packet.read::<u16>(offset) else {
         return beyond(packet, offset + 2);
     };
-    let length = end.wrapping_sub(offset);
     let kind = match u16::from_be(type_code) >> 8 {
         133..=137 if multicast => return Class::NeighbourDiscovery,
         130 if length >= 28 => Kind::Mldv2Query,

@@ -13,6 +13,7 @@ mod data;
 #[expect(dead_code, reason = "no control messages here, so no ring buffer")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+#[expect(dead_code, reason = "test runs have linear frames only")]
 mod skb;
 
 #[cfg(target_arch = "bpf")]
@@ -77,12 +78,12 @@ mod programs {
 
     type Hash = PerCpuHashMap<HashKey, HashValue, ENTRIES>;
 
-    #[btf_map(name = "bench_hash")]
+    #[btf_map(name = "hash_entries")]
     static HASH: Hash = PerCpuHashMap::new();
-    #[btf_map(name = "bench_bare")]
+    #[btf_map(name = "bare_entries")]
     static BARE: Hash = PerCpuHashMap::new();
     /// State of the picking, one for each program that picks.
-    #[btf_map(name = "bench_picks")]
+    #[btf_map(name = "pick_states")]
     static PICKS: PerCpuArray<u64, 4> = PerCpuArray::new();
 
     #[classifier]

@@ -36,6 +36,8 @@ enum Task {
     Test(tasks::TestArgs),
     /// Set up, build, run the main job on real multicast and check every number
     Demo(demo::Args),
+    /// Measure the programs against an empty one and a per-CPU hash (as root)
+    Bench(tasks::BenchArgs),
     /// Every check of CI, cheapest first, with the seconds of each
     Ci,
     /// The demo's bed and traffic without mcstat
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Task::Test(args) => tasks::test(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Bed(args) => demo::run_bed(&args),
+        Task::Bench(args) => tasks::bench(&args),
         Task::Ci => ci::run(),
         Task::Traffic(command) => traffic::run(&command),
     };

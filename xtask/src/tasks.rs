@@ -53,3 +53,21 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     }
     run(&mut test)
 }
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct BenchArgs {
+    /// Passed to the benchmark: `--quick`, and the parts to run (hot, cold, cores, veth, reading, load)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// The A/B benchmark of the packet path.
+pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
+    setup::ensure()?;
+    let mut bench = cargo();
+    bench
+        .args(["bench", "--locked", "-p", "mcstat-daemon", "--bench", "packet", "--"])
+        .args(&args.args);
+    run(&mut bench)
+}

@@ -145,11 +145,15 @@ fn check(subjects: &Subjects, steps: u64) -> usize {
 
 fn check_hashes(subjects: &Subjects, ports: &[PortReading], wanted: &[u64]) {
     let ifindex_of: BTreeMap<u32, u32> = ports.iter().map(|port| (port.id, port.ifindex)).collect();
-    for map in ["bench_hash", "bench_bare"] {
+    for map in ["hash_entries", "bare_entries"] {
         let entries = subjects.hash_entries(map);
         assert_eq!(entries.len(), PORTS * GROUPS, "entries in {map}");
         for (owner, address, packets, _) in entries {
-            let ifindex = if map == "bench_hash" { ifindex_of[&owner] } else { owner };
+            let ifindex = if map == "hash_entries" {
+                ifindex_of[&owner]
+            } else {
+                owner
+            };
             let at = (0..GROUPS).find(|at| address == IpAddr::V4(group(*at))).unwrap();
             let wanted = wanted[(ifindex as usize - 1) * GROUPS + at];
             assert_eq!(packets, wanted, "{map}: {ifindex} {address}");

@@ -63,7 +63,7 @@ pub(crate) fn run(scale: Scale) {
         assert_eq!(port.outbound.groups.len(), 1);
         let sent = 1 + scale.rounds as u64 * 4 * u64::from(repeat);
         assert_eq!(port.outbound.groups[0].admitted.packets, sent, "mcstat's slot");
-        for map in ["bench_hash", "bench_bare"] {
+        for map in ["hash_entries", "bare_entries"] {
             assert_eq!(subjects.hash_entries(map)[0].2, sent, "{map}");
         }
         print(&rounds);

@@ -139,7 +139,7 @@ fn check(subjects: &Subjects, packets: &[Packet], sent: u64) {
         .collect();
     assert_eq!(counted, wanted, "mcstat's slots");
     assert_eq!(support::total(&port.outbound).0, sent * wanted.len() as u64);
-    for map in ["bench_hash", "bench_bare"] {
+    for map in ["hash_entries", "bare_entries"] {
         let counted: BTreeMap<IpAddr, (u64, u64)> = subjects
             .hash_entries(map)
             .into_iter()

@@ -50,8 +50,11 @@ const QUICK: Scale = Scale {
     readings: 3,
 };
 
-/// Parts by name, in the order in which they run.
-const PARTS: [(&str, fn(Scale)); 6] = [
+/// A part by its name.
+type Part = (&'static str, fn(Scale));
+
+/// All parts, in the order in which they run.
+const PARTS: [Part; 6] = [
     ("hot", hot::run),
     ("cold", cold::run),
     ("cores", cores::run),

@@ -72,7 +72,7 @@ impl Subjects {
             .unwrap()
     }
 
-    /// What a hash (`bench_hash`, `bench_bare`) counted: (port id or ifindex, group, packets, bytes) over all CPUs.
+    /// What a hash (`hash_entries`, `bare_entries`) counted: (port id or ifindex, group, packets, bytes) over all CPUs.
     pub(crate) fn hash_entries(&self, name: &str) -> Vec<(u32, IpAddr, u64, u64)> {
         let map = self.bench.map(name).unwrap();
         let hash = PerCpuHashMap::<&MapData, [u64; 5], [u64; 9]>::try_from(map).unwrap();

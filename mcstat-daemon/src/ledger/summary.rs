@@ -66,6 +66,10 @@ fn newest_sandboxes<'a>(sandboxes: &Sandboxes, snapshot: &'a Snapshot) -> Vec<(&
     for port in &snapshot.ports {
         listed.entry(&port.pod).or_default().ports.push(port);
     }
+    // Sums of rates are rounded: their order must not depend on the input's.
+    listed
+        .values_mut()
+        .for_each(|listed| listed.ports.sort_by_key(|port| port.id));
     for port in &snapshot.uncounted {
         listed.entry(&port.pod).or_default().uncounted.push(port);
     }

@@ -1,4 +1,5 @@
 //! Frames by hand, for programs that are run on given bytes and for packet sockets.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 pub mod frames;
-pub mod veth;
 pub mod linear;
+pub mod veth;
 pub mod wire;
 
 use std::{net::IpAddr, path::PathBuf, process::Command, thread};
