@@ -112,6 +112,7 @@ impl Tick {
             ports,
             uncounted,
             kernel,
+            namespaces: Vec::new(),
             messages,
         })
     }

@@ -91,6 +91,12 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// Per interface and group (per source too in the SSM ranges), sorted by group, source, interface.
     pub groups: Vec<Group>,
+    /// Everything that is wrong, by precedence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+    /// What of the Pod's memberships was refused, counted; absent while nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership_limits: Option<MembershipLimits>,
     /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`.
     pub conditions: Vec<Condition>,
 }
@@ -235,6 +241,18 @@ pub struct Messages {
     pub records: Option<u64>,
 }
 
+/// What mcstat's own bounds on memberships left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MembershipLimits {
+    /// Records of groups beyond the bound on groups of one interface.
+    pub groups_refused: u64,
+    /// Sources beyond the bound on sources of one group.
+    pub sources_refused: u64,
+    /// IGMP and MLD messages that were counted but not handed up: the event rate was used up.
+    pub messages_limited: u64,
+}
+
 /// One interface of the Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -274,8 +292,143 @@ pub struct Group {
     /// Source of the last packet, inbound before outbound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_source: Option<IpAddr>,
-    /// When this series began.
+    /// When this series began; absent while the group has only a membership.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// What is known of the Pod's membership on this interface; absent when no witness speaks of it. In the SSM ranges it
+    /// stands on every row of the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
+    /// The first finding that holds of this group here, by precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<FindingKind>,
+    /// Since when the finding holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// A filter mode of RFC 9776 §3.2 and RFC 9777 §4.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FilterMode {
+    /// Only the sources listed.
+    Include,
+    /// All but the sources listed.
+    Exclude,
+}
+
+/// Who says that a Pod is a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Witness {
+    /// The tables of the Pod's own kernel.
+    Kernel,
+    /// IGMP or MLD reports seen on the veth.
+    Report,
+}
+
+/// How the two witnesses of a membership disagree, beyond the grace period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Disagreement {
+    /// The kernel has joined and never reported it.
+    KernelJoinedNoReport,
+    /// A report said so and has not expired, but the kernel is no member.
+    ReportedKernelNotJoined,
+    /// The reports expired by the querier's own timers while the kernel is still a member.
+    ExpiredKernelJoined,
+}
+
+/// One Pod interface's membership of one group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Membership {
+    /// Whether the Pod is a member: what its kernel says where that is known, else what its reports say.
+    pub joined: bool,
+    /// Version of the last report: `IGMPv1` to `IGMPv3`, `MLDv1`, `MLDv2`; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether `sources` are wanted or unwanted; absent while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FilterMode>,
+    /// The source list of `mode`, sorted.
+    pub sources: Vec<IpAddr>,
+    /// Who says that the Pod is a member, now.
+    pub witness: Vec<Witness>,
+    /// How the witnesses disagree; absent while they agree or the grace period lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreement: Option<Disagreement>,
+    /// Since when `joined` is what it is.
     pub since: Timestamp,
+    /// When the reports expire unless repeated; absent without a report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// `expires` rests on the defaults of the standards, since no querier was heard.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub assumed: bool,
+    /// When the last report came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_report: Option<Timestamp>,
+    /// Source address of the last report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reporter: Option<IpAddr>,
+    /// Reports that spoke of the group: messages, not records.
+    pub reports: u64,
+    /// How often the membership ended in the last ten minutes.
+    pub flaps: u32,
+    /// Sockets and kernel users that hold the group; absent when the kernel is not asked or no member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<u32>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// What is wrong with a stream, a membership or a querier. The order is that of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FindingKind {
+    /// The Pod has joined and nothing arrives.
+    JoinedNoTraffic,
+    /// Traffic arrives at a Pod that has not joined.
+    TrafficNotJoined,
+    /// A Pod sends and nobody in the cluster has joined.
+    SentNobodyJoined,
+    /// A querier was heard and has fallen silent.
+    QuerierLost,
+    /// Two queriers speak on one side.
+    TwoQueriers,
+    /// No querier was ever heard.
+    NoQuerier,
+    /// A limit on memberships is reached: Linux's, or ours.
+    MembershipLimit,
+    /// Data is sent with TTL or hop limit 1 to a group that is routed.
+    #[serde(rename = "TTL1")]
+    Ttl1,
+    /// A member reports in a newer version than the oldest querier speaks.
+    VersionMismatch,
+    /// Traffic arrives from excluded sources only.
+    SourceFiltered,
+    /// Two active groups share a MAC address.
+    MacCollision,
+}
+
+/// One thing that is wrong, where, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What is wrong.
+    #[serde(rename = "type")]
+    pub kind: FindingKind,
+    /// The group concerned; absent when it is not about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<IpAddr>,
+    /// The interface inside the Pod; absent when it is not about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Since when it holds.
+    pub since: Timestamp,
+    /// One sentence with the facts.
+    pub message: String,
 }
 
 /// Counters of one group in one direction.

@@ -3,10 +3,12 @@
 //! Every series is cumulative and carries its start time, and a summary replaces the one before it: a retry, a lost
 //! reply or a reordered report changes no total. Field names follow Antrea's kind of that name, ours stand beside them.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::stats::PodMulticastStats;
+use super::stats::{Finding, PodMulticastStats};
 
 /// API group of the agent-to-aggregator interface.
 pub const GROUP: &str = "controlplane.mcstat.io";
@@ -33,6 +35,16 @@ pub struct NodeStatsSummary {
     pub interval_seconds: u32,
     /// Every Pod of the node that a source names, sorted by namespace and name.
     pub pods: Vec<PodMulticastStats>,
+    /// The groups of this node with their members, sorted by group. A group that is listed without Pods stays listed in
+    /// the cluster; one that is not listed goes. Who sends, and how we know, stands in [`pods`](Self::pods).
+    #[serde(default)]
+    pub multicast: Vec<GroupMembers>,
+    /// The queriers heard at this node, sorted by family and address.
+    #[serde(default)]
+    pub queriers: Vec<Querier>,
+    /// What is wrong with the queriers.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// Health of maps, programs and the event path.
     pub kernel: KernelHealth,
 }
@@ -42,6 +54,58 @@ pub struct NodeStatsSummary {
 pub struct SummaryMetadata {
     /// Name of the Node object.
     pub name: String,
+}
+
+/// The members of one group on one node (Antrea's `MulticastGroupInfo`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupMembers {
+    /// The group.
+    pub group: IpAddr,
+    /// Its members, sorted by namespace and name.
+    #[serde(default)]
+    pub pods: Vec<PodReference>,
+}
+
+/// A Pod by name (Antrea's `PodReference`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodReference {
+    /// Namespace of the Pod.
+    pub namespace: String,
+    /// Name of the Pod.
+    pub name: String,
+}
+
+/// A querier as heard on the veths of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Querier {
+    /// Source address of its queries; the unspecified address is a snooping switch's proxy query.
+    pub address: IpAddr,
+    /// `IGMPv1` to `IGMPv3`, `MLDv1`, `MLDv2`: of its last query.
+    pub version: String,
+    /// Whether it has the lowest address among those present: the one that the others yield to. Never the unspecified address.
+    pub elected: bool,
+    /// Whether it was heard within its own other-querier-present interval.
+    pub present: bool,
+    /// Its query interval, as its last query of version 3 (MLD: 2) says; absent when it says none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<u64>,
+    /// Its robustness variable, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robustness: Option<u8>,
+    /// Max Resp Time of its last general query, in milliseconds.
+    pub max_response_milliseconds: u64,
+    /// When its last query passed.
+    pub last_query: Timestamp,
+    /// Since when it is heard.
+    pub since: Timestamp,
+    /// Pods that sent its queries, as `namespace/name`: a Pod that is the querier. Empty when it is beyond the switch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
+    /// On how many Pod interfaces it was heard.
+    pub interfaces: u32,
 }
 
 /// Health of maps, programs and the event path of one node.

@@ -130,7 +130,7 @@ fn outbound_dropped_is_unknown_until_someone_judges() {
 
 #[test]
 fn groups_are_distinct_addresses() {
-    let series = |group: &str, source: Value| json!({"group": group, "source": source, "interface": "eth0", "since": "2026-11-24T08:00:00Z"});
+    let series = |group: &str, source: Value| json!({"group": group, "source": source, "interface": "eth0", "startTime": "2026-11-24T08:00:00Z"});
     let row = named(&pod(&json!({"inbound": direction(&json!({})), "groups": [
         series("232.1.1.1", json!("10.0.0.1")), series("232.1.1.1", json!("10.0.0.2")), series("239.1.1.1", Value::Null)
     ]})));

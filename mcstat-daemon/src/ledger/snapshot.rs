@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use mcstat_common::control::ControlCounts;
 use serde::{Deserialize, Serialize};
 
-use crate::proto::{control::ControlMessage, wire::DecodeError};
+use crate::{
+    api::stats::FilterMode,
+    proto::{control::ControlMessage, wire::DecodeError},
+};
 
 /// One reading of all ports of this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,10 @@ pub struct Snapshot {
     /// Health of the kernel side, for the node and not for one Pod.
     #[serde(default)]
     pub kernel: KernelReading,
+    /// What the kernels of the Pods' network namespaces say, one entry a sandbox, sorted by Pod. A sandbox that is not
+    /// listed has no second witness.
+    #[serde(default)]
+    pub namespaces: Vec<NamespaceReading>,
     /// The IGMP and MLD messages handed up since the snapshot before, in the order of the ring buffer. What was not
     /// handed up stands in [`KernelReading`] and [`DirectionReading::events_limited`].
     #[serde(skip)]
@@ -208,6 +215,75 @@ pub struct OverflowCounts {
     pub window_full: u64,
     /// Another CPU was inserting in the window at that moment.
     pub contended: u64,
+}
+
+/// What the kernel of one Pod's network namespace says of its memberships and its receive buffers: the second witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NamespaceReading {
+    /// The Pod.
+    pub pod: PodRef,
+    /// Why nothing could be read, as one CamelCase word: `NoProcess`, `NoPath`, `Denied`. What is below is then empty.
+    #[serde(default)]
+    pub unavailable: Option<String>,
+    /// The namespace's interfaces that have a group, sorted by name.
+    #[serde(default)]
+    pub interfaces: Vec<KernelInterface>,
+    /// `RcvbufErrors` of `snmp` plus `Udp6RcvbufErrors` of `snmp6`: datagrams that found a full receive buffer since the
+    /// namespace was made, unicast included. Read every ten ticks; the last value stands between.
+    #[serde(default)]
+    pub socket_drops: Option<u64>,
+    /// The UDP sockets whose own drop counters grew since the reading before, where the totals grew.
+    #[serde(default)]
+    pub losing_sockets: Vec<LosingSocket>,
+}
+
+/// One interface as the Pod's kernel sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelInterface {
+    /// Name inside the Pod.
+    pub name: String,
+    /// IGMP version that the host speaks there now: 1, 2 or 3 (column `Querier` of `/proc/net/igmp`).
+    #[serde(default)]
+    pub igmp_version: Option<u8>,
+    /// The groups joined, sorted by address.
+    pub groups: Vec<KernelGroup>,
+}
+
+/// One group that a Pod's kernel has joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelGroup {
+    /// The group.
+    pub group: IpAddr,
+    /// How many sockets and kernel users hold it.
+    pub users: u32,
+    /// The interface's merged source filter; `None` when the tables do not tell it apart.
+    #[serde(default)]
+    pub filter: Option<SourceFilter>,
+}
+
+/// Which sources are wanted (RFC 9776 §3.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceFilter {
+    /// Whether `sources` are the only ones wanted, or the only ones unwanted.
+    pub mode: FilterMode,
+    /// Sorted, unique.
+    pub sources: Vec<IpAddr>,
+}
+
+/// One UDP socket that loses datagrams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LosingSocket {
+    /// Local address.
+    pub address: IpAddr,
+    /// Local port.
+    pub port: u16,
+    /// Datagrams that it has lost since it was made.
+    pub drops: u64,
 }
 
 /// A Pod interface that is not counted.

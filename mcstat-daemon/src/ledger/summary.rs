@@ -55,6 +55,9 @@ pub(super) fn summarize(
                 status: pod_status(node, window, sandboxes, snapshot, pod, &listed),
             })
             .collect(),
+        multicast: Vec::new(),
+        queriers: Vec::new(),
+        findings: Vec::new(),
         kernel: kernel(&snapshot.kernel),
     }
 }
@@ -108,11 +111,18 @@ fn pod_status(
         inbound: totals.as_ref().map(|totals| inbound(totals, &baselines)),
         outbound: totals.as_ref().map(|totals| outbound(totals, &baselines)),
         igmp: totals.as_ref().map(igmp),
-        socket_drops: None,
+        socket_drops: socket_drops(snapshot, pod),
         conditions: status::conditions(&interfaces),
         interfaces,
         groups: groups(&baselines),
+        findings: Vec::new(),
+        membership_limits: None,
     }
+}
+
+fn socket_drops(snapshot: &Snapshot, pod: &PodRef) -> Option<u64> {
+    let reading = snapshot.namespaces.iter().find(|reading| reading.pod == *pod)?;
+    reading.socket_drops
 }
 
 /// An interface that is counted is not also listed as one that is not.
@@ -274,11 +284,10 @@ fn group_row(
         last_source: inbound
             .and_then(|group| group.last_source)
             .or(outbound.and_then(|group| group.last_source)),
-        since: [inbound, outbound]
-            .into_iter()
-            .flatten()
-            .map(|group| group.since)
-            .min()?,
+        start_time: [inbound, outbound].into_iter().flatten().map(|group| group.since).min(),
+        membership: None,
+        finding: None,
+        since: None,
     })
 }
 

@@ -220,6 +220,7 @@ proptest! {
                 ports: listed.collect(),
                 uncounted: Vec::new(),
                 kernel: KernelReading::default(),
+                namespaces: Vec::new(),
                 messages: Vec::new(),
             };
             let summary = ledger.tick(&snapshot);
@@ -250,6 +251,7 @@ proptest! {
                 ports: ports.clone(),
                 uncounted: Vec::new(),
                 kernel: KernelReading::default(),
+                namespaces: Vec::new(),
                 messages: Vec::new(),
             };
             let mut reversed = snapshot.clone();

@@ -77,6 +77,8 @@ pub(crate) fn idle_pod(node: &str, namespace: &str, name: &str, now: Timestamp) 
             socket_drops: None,
             interfaces: vec![counted("eth0")],
             groups: vec![],
+            findings: vec![],
+            membership_limits: None,
             conditions: vec![],
         },
     }
@@ -146,7 +148,10 @@ pub(crate) fn feed(node: &str, now: Timestamp) -> PodMulticastStats {
         }),
         outbound: None,
         last_source: Some("10.0.0.9".parse().unwrap()),
-        since: before(now, 3600),
+        start_time: Some(before(now, 3600)),
+        membership: None,
+        finding: None,
+        since: None,
     }];
     pod.status.conditions = vec![Condition {
         kind: "LedgersAgree".into(),
@@ -203,6 +208,9 @@ pub(crate) fn summary(node: &str, pods: Vec<PodMulticastStats>, now: Timestamp) 
         observed_at: before(now, 3),
         interval_seconds: 10,
         pods,
+        multicast: Vec::new(),
+        queriers: Vec::new(),
+        findings: Vec::new(),
         kernel: KernelHealth::default(),
     }
 }
