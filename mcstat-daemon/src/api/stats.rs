@@ -221,7 +221,7 @@ pub struct OtherGroups {
 }
 
 /// IGMP and MLD messages that the Pod sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Igmp {
     /// Messages not denied by an enforced rule.
@@ -229,6 +229,11 @@ pub struct Igmp {
     /// Messages with at least one denied record; absent without a policy source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Messages>,
+    /// Messages that changed no membership since they cannot be believed, by reason (`bad_checksum`, `bad_source`,
+    /// `bad_envelope`, `not_multicast`, `cut`, or why they cannot be decoded), since this agent started; queries too. They
+    /// are in `allowed` all the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ignored: BTreeMap<String, u64>,
 }
 
 /// Messages, and records where they are known.
@@ -357,6 +362,9 @@ pub struct Membership {
     /// How the witnesses disagree; absent while they agree or the grace period lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disagreement: Option<Disagreement>,
+    /// The Pod has left and the switch still forwards the group to it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub switch_lingers: bool,
     /// Since when `joined` is what it is.
     pub since: Timestamp,
     /// When the reports expire unless repeated; absent without a report.
@@ -410,6 +418,25 @@ pub enum FindingKind {
     SourceFiltered,
     /// Two active groups share a MAC address.
     MacCollision,
+}
+
+impl FindingKind {
+    /// The word that STATUS shows.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::JoinedNoTraffic => "JoinedNoTraffic",
+            Self::TrafficNotJoined => "TrafficNotJoined",
+            Self::SentNobodyJoined => "SentNobodyJoined",
+            Self::QuerierLost => "QuerierLost",
+            Self::TwoQueriers => "TwoQueriers",
+            Self::NoQuerier => "NoQuerier",
+            Self::MembershipLimit => "MembershipLimit",
+            Self::Ttl1 => "TTL1",
+            Self::VersionMismatch => "VersionMismatch",
+            Self::SourceFiltered => "SourceFiltered",
+            Self::MacCollision => "MacCollision",
+        }
+    }
 }
 
 /// One thing that is wrong, where, and since when.

@@ -2,15 +2,20 @@
 //! nor kube.
 //!
 //! ```text
-//! Snapshot ─┬─▶ delta     the last readings  ─▶ rates, growth ─┐
-//!           └─▶ history   what has ended      ─▶ totals ───────┴─▶ summary ─▶ NodeStatsSummary
-//!                                                     status ───────┘
+//! Snapshot ─┬─▶ delta       the last readings ─▶ rates ───────────────┐
+//!           ├─▶ history     what has ended     ─▶ totals ──────────────┤
+//!           ├─▶ membership  reports and kernels ─▶ who has joined what ─┤
+//!           └─▶ findings    ◀── membership      ─▶ what is wrong ───────┴─▶ summary ─▶ NodeStatsSummary
 //! ```
 //! The same snapshots give the same summaries, byte for byte.
 
 mod control_counts;
 mod delta;
+mod findings;
+mod groups;
+mod growth;
 mod history;
+mod membership;
 pub mod snapshot;
 mod status;
 mod summary;
@@ -20,7 +25,7 @@ mod totals;
 
 use jiff::Timestamp;
 
-use self::{delta::Window, history::Sandboxes, snapshot::Snapshot};
+use self::{delta::Window, findings::Findings, history::Sandboxes, membership::Memberships, snapshot::Snapshot};
 use crate::api::summary::NodeStatsSummary;
 
 /// The window of rates and of `Dropping`, unless the configuration says otherwise.
@@ -39,7 +44,8 @@ pub struct Node {
     pub window_seconds: u32,
 }
 
-/// The state between two ticks: the readings of the window, and the totals of interfaces and series that have ended.
+/// The state between two ticks: the readings of the window, the totals of what has ended, memberships, and since when
+/// something is wrong.
 ///
 /// Bounded by what the snapshots of one window hold and by the interfaces that living Pod sandboxes ever had.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct Ledger {
     node: Node,
     window: Window,
     sandboxes: Sandboxes,
+    memberships: Memberships,
+    findings: Findings,
 }
 
 impl Ledger {
@@ -57,6 +65,8 @@ impl Ledger {
             node,
             window,
             sandboxes: Sandboxes::default(),
+            memberships: Memberships::default(),
+            findings: Findings::default(),
         }
     }
 
@@ -67,6 +77,8 @@ impl Ledger {
     pub fn tick(&mut self, snapshot: &Snapshot) -> NodeStatsSummary {
         self.window.push(snapshot);
         self.sandboxes.update(snapshot);
-        summary::summarize(&self.node, &self.window, &self.sandboxes, snapshot)
+        self.memberships.update(snapshot);
+        self.findings.update(snapshot, &self.memberships);
+        summary::summarize(self, snapshot)
     }
 }

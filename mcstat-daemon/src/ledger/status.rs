@@ -1,8 +1,8 @@
 //! The STATUS word and the conditions of one Pod, as far as the node itself can say them.
 //!
-//! `Stale` is not among them: only who waits for this node can tell. Findings come before `Dropping`; none is made yet.
+//! `Stale` is not among them: only who waits for this node can tell. Findings come before `Dropping`.
 
-use crate::api::stats::{Condition, Interface};
+use crate::api::stats::{Condition, Finding, Interface};
 
 /// No interface of the Pod is counted.
 const NOT_COUNTED: &str = "NotCounted";
@@ -12,11 +12,14 @@ const DROPPING: &str = "Dropping";
 const OK: &str = "OK";
 
 /// The STATUS word: the first that holds.
-pub(super) fn word(interfaces: &[Interface], dropping: bool) -> &'static str {
-    match interfaces.iter().any(|interface| interface.counted) {
-        false => NOT_COUNTED,
-        true if dropping => DROPPING,
-        true => OK,
+pub(super) fn word(interfaces: &[Interface], finding: Option<&Finding>, dropping: bool) -> &'static str {
+    if !interfaces.iter().any(|interface| interface.counted) {
+        return NOT_COUNTED;
+    }
+    match finding {
+        Some(finding) => finding.kind.word(),
+        None if dropping => DROPPING,
+        None => OK,
     }
 }
 

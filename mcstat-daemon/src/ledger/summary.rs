@@ -3,13 +3,15 @@
 //! Pure and deterministic: Pods by namespace and name, groups by group, source and interface, interfaces by name.
 //! Measures nothing itself: what no source measured stays absent.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use super::{
-    Node, control_counts,
-    delta::{Baseline, Window, rounded},
+    Ledger, control_counts,
+    delta::{Baseline, rounded},
+    groups,
     history::{PodTotals, Sandboxes},
-    snapshot::{Direction, GroupReading, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
+    membership::{Memberships, Port},
+    snapshot::{Direction, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
     status,
     totals::Totals,
 };
@@ -22,14 +24,13 @@ struct Listed<'a> {
     uncounted: Vec<&'a UncountedPort>,
 }
 
-/// The node's truth as of `snapshot`, which both the window and the sandboxes have taken in.
-pub(super) fn summarize(
-    node: &Node,
-    window: &Window,
-    sandboxes: &Sandboxes,
-    snapshot: &Snapshot,
-) -> summary::NodeStatsSummary {
-    let pods = newest_sandboxes(sandboxes, snapshot);
+/// The node's truth as of `snapshot`, which every part of the ledger has taken in.
+pub(super) fn summarize(ledger: &Ledger, snapshot: &Snapshot) -> summary::NodeStatsSummary {
+    let node = &ledger.node;
+    let pods: Vec<_> = newest_sandboxes(&ledger.sandboxes, snapshot)
+        .into_iter()
+        .map(|(pod, listed)| pod_stats(ledger, snapshot, pod, &listed))
+        .collect();
     summary::NodeStatsSummary {
         api_version: format!("{}/{}", summary::GROUP, summary::VERSION),
         kind: "NodeStatsSummary".to_owned(),
@@ -39,26 +40,27 @@ pub(super) fn summarize(
         start_time: node.start_time,
         observed_at: snapshot.at,
         interval_seconds: node.push_interval_seconds,
-        pods: pods
-            .into_iter()
-            .map(|(pod, listed)| stats::PodMulticastStats {
-                api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
-                kind: stats::KIND.to_owned(),
-                metadata: stats::Metadata {
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                    ..stats::Metadata::default()
-                },
-                spec: stats::Spec {
-                    node: node.name.clone(),
-                },
-                status: pod_status(node, window, sandboxes, snapshot, pod, &listed),
-            })
-            .collect(),
-        multicast: Vec::new(),
-        queriers: Vec::new(),
-        findings: Vec::new(),
+        multicast: groups::of_node(&pods, snapshot.at),
+        queriers: ledger.memberships.queriers(snapshot.at),
+        findings: ledger.findings.of_node().to_vec(),
         kernel: kernel(&snapshot.kernel),
+        pods,
+    }
+}
+
+fn pod_stats(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Listed<'_>) -> stats::PodMulticastStats {
+    stats::PodMulticastStats {
+        api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
+        kind: stats::KIND.to_owned(),
+        metadata: stats::Metadata {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            ..stats::Metadata::default()
+        },
+        spec: stats::Spec {
+            node: ledger.node.name.clone(),
+        },
+        status: pod_status(ledger, snapshot, pod, listed),
     }
 }
 
@@ -90,34 +92,56 @@ fn newest_sandboxes<'a>(sandboxes: &Sandboxes, snapshot: &'a Snapshot) -> Vec<(&
     newest
 }
 
-fn pod_status(
-    node: &Node,
-    window: &Window,
-    sandboxes: &Sandboxes,
-    snapshot: &Snapshot,
-    pod: &PodRef,
-    listed: &Listed<'_>,
-) -> stats::Status {
+fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Listed<'_>) -> stats::Status {
+    let Ledger {
+        node,
+        window,
+        sandboxes,
+        memberships,
+        findings,
+    } = ledger;
     let interfaces = interfaces(listed);
     let baselines: Vec<_> = listed.ports.iter().map(|port| (*port, window.baseline(port))).collect();
     let dropping = listed.ports.iter().any(|port| window.dropping(port));
     let totals = sandboxes.totals(pod);
+    let mut found: Vec<_> = listed
+        .ports
+        .iter()
+        .flat_map(|port| findings.of_port(port.id))
+        .cloned()
+        .collect();
+    found.sort();
     stats::Status {
-        summary: status::word(&interfaces, dropping).to_owned(),
+        summary: status::word(&interfaces, found.first(), dropping).to_owned(),
         sandbox: pod.sandbox.clone(),
         start_time: sandboxes.start(pod),
         observed_at: snapshot.at,
         window_seconds: node.window_seconds,
         inbound: totals.as_ref().map(|totals| inbound(totals, &baselines)),
         outbound: totals.as_ref().map(|totals| outbound(totals, &baselines)),
-        igmp: totals.as_ref().map(igmp),
+        igmp: totals.as_ref().map(|totals| igmp(totals, memberships, listed)),
         socket_drops: socket_drops(snapshot, pod),
         conditions: status::conditions(&interfaces),
         interfaces,
-        groups: groups(&baselines),
-        findings: Vec::new(),
-        membership_limits: None,
+        groups: groups::rows(&baselines, memberships, findings),
+        findings: found,
+        membership_limits: membership_limits(memberships, listed),
     }
+}
+
+/// The sum over the Pod's interfaces; absent while nothing was left out.
+fn membership_limits(memberships: &Memberships, listed: &Listed<'_>) -> Option<stats::MembershipLimits> {
+    let ports = listed.ports.iter().filter_map(|port| memberships.port(port.id));
+    let sum = ports
+        .map(Port::limits)
+        .fold(stats::MembershipLimits::default(), |sum, port| {
+            stats::MembershipLimits {
+                groups_refused: sum.groups_refused + port.groups_refused,
+                sources_refused: sum.sources_refused + port.sources_refused,
+                messages_limited: sum.messages_limited + port.messages_limited,
+            }
+        });
+    (sum != stats::MembershipLimits::default()).then_some(sum)
 }
 
 fn socket_drops(snapshot: &Snapshot, pod: &PodRef) -> Option<u64> {
@@ -206,14 +230,24 @@ fn outbound(totals: &PodTotals, ports: &Ports<'_>) -> stats::Outbound {
 }
 
 /// Without a policy source every report and leave is allowed; records are walked by nobody yet.
-fn igmp(totals: &PodTotals) -> stats::Igmp {
+fn igmp(totals: &PodTotals, memberships: &Memberships, listed: &Listed<'_>) -> stats::Igmp {
     let messages = control_counts::reports_and_leaves(&totals.outbound.control);
+    let mut ignored = BTreeMap::new();
+    for (reason, count) in listed
+        .ports
+        .iter()
+        .filter_map(|port| memberships.port(port.id))
+        .flat_map(Port::ignored)
+    {
+        *ignored.entry((*reason).to_owned()).or_default() += count;
+    }
     stats::Igmp {
         allowed: stats::Messages {
             messages,
             records: None,
         },
         dropped: None,
+        ignored,
     }
 }
 
@@ -243,65 +277,6 @@ fn other_groups(totals: &Totals) -> stats::OtherGroups {
         fair_share: totals.overflow.fair_share,
         window_full: totals.overflow.window_full,
         contended: totals.overflow.contended,
-    }
-}
-
-/// One row per series and port: what was sent and what was received of it side by side.
-fn groups(ports: &Ports<'_>) -> Vec<stats::Group> {
-    let mut rows = Vec::new();
-    for (port, baseline) in ports {
-        let mut series: BTreeMap<(IpAddr, Option<IpAddr>), [Option<&GroupReading>; 2]> = BTreeMap::new();
-        for group in &port.inbound.groups {
-            series.entry((group.group, group.source)).or_default()[0] = Some(group);
-        }
-        for group in &port.outbound.groups {
-            series.entry((group.group, group.source)).or_default()[1] = Some(group);
-        }
-        rows.extend(
-            series
-                .into_values()
-                .filter_map(|sides| group_row(port, baseline.as_ref(), sides)),
-        );
-    }
-    // Stable: two ports of one interface name stay in the order of their ids.
-    rows.sort_by(|a, b| (a.group, a.source, &a.interface).cmp(&(b.group, b.source, &b.interface)));
-    rows
-}
-
-fn group_row(
-    port: &PortReading,
-    baseline: Option<&Baseline<'_>>,
-    [inbound, outbound]: [Option<&GroupReading>; 2],
-) -> Option<stats::Group> {
-    let either = inbound.or(outbound)?;
-    let side = |direction, reading: Option<&GroupReading>| reading.map(|reading| side(direction, reading, baseline));
-    Some(stats::Group {
-        group: either.group,
-        source: either.source,
-        interface: port.interface.clone(),
-        inbound: side(Direction::Inbound, inbound),
-        outbound: side(Direction::Outbound, outbound),
-        last_source: inbound
-            .and_then(|group| group.last_source)
-            .or(outbound.and_then(|group| group.last_source)),
-        start_time: [inbound, outbound].into_iter().flatten().map(|group| group.since).min(),
-        membership: None,
-        finding: None,
-        since: None,
-    })
-}
-
-fn side(direction: Direction, reading: &GroupReading, baseline: Option<&Baseline<'_>>) -> stats::GroupCounters {
-    stats::GroupCounters {
-        packets: reading.admitted.packets,
-        bytes: reading.admitted.bytes,
-        segments: reading.admitted.segments,
-        dropped: reading.dropped,
-        would_drop: reading.would_drop,
-        ttl1: reading.ttl1,
-        source_changes: reading.source_changes,
-        per_second: baseline.map(|baseline| baseline.series_rate(direction, reading)),
-        last_seen: reading.last_seen,
     }
 }
 

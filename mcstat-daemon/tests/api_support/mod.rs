@@ -127,6 +127,7 @@ pub(crate) fn feed(node: &str, now: Timestamp) -> PodMulticastStats {
             messages: 0,
             records: Some(0),
         }),
+        ignored: BTreeMap::new(),
     });
     pod.status.socket_drops = Some(300);
     pod.status.interfaces.push(Interface {

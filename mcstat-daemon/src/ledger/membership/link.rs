@@ -1,0 +1,350 @@
+//! One Pod interface as the messages on its veth tell it: the hosts behind it, the groups they reported, the queriers.
+//!
+//! A router's side of RFC 9776 and RFC 9777, save that it never sends. Reports count when the Pod sent them, queries
+//! whichever way they passed. Messages that a router has to ignore are counted by reason and change nothing. Bounded:
+//! groups, sources, hosts and queriers each have a most.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    after,
+    filter::{Filter, Intervals},
+    querier::{Queriers, Query, Timers},
+};
+use crate::{
+    ledger::snapshot::{ControlEvent, Direction},
+    proto::{
+        control::{Body, Checksum, ControlMessage},
+        igmp::IgmpMessage,
+        mld::MldMessage,
+        wire::{Record, RecordKind},
+    },
+};
+
+/// Groups kept of one interface at most, those included that ended within the last minutes.
+pub(super) const MAX_GROUPS: usize = 1024;
+/// Hosts told apart behind one interface: it matters only whether there is more than one.
+const MAX_HOSTS: usize = 4;
+/// How long a group is remembered after its reports have ended.
+const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
+
+/// What the messages of one interface have told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Link {
+    ipv4: Queriers,
+    ipv6: Queriers,
+    /// Source addresses of reports, and until when each counts as present.
+    hosts: BTreeMap<IpAddr, Timestamp>,
+    groups: BTreeMap<IpAddr, Reported>,
+    /// Records of groups beyond [`MAX_GROUPS`].
+    pub(super) groups_refused: u64,
+    /// Sources beyond the bound of groups that are no longer remembered.
+    sources_refused: u64,
+    /// Messages that changed nothing, by reason.
+    pub(super) ignored: BTreeMap<&'static str, u64>,
+}
+
+/// What was reported of one group.
+#[derive(Debug, Clone)]
+pub(super) struct Reported {
+    /// Which sources are wanted, with their timers.
+    pub(super) filter: Filter,
+    /// Version of the last report: IGMP 1 to 3, MLD 1 or 2.
+    pub(super) version: u8,
+    /// When it came.
+    pub(super) last_report: Timestamp,
+    /// From whom.
+    pub(super) reporter: IpAddr,
+    /// Messages that spoke of the group.
+    pub(super) reports: u64,
+    /// Until when hosts of version 1 and of version 2 count as present (IGMP; MLD: version 1 alone).
+    older: [Timestamp; 2],
+    /// How the reports ended, once they have.
+    pub(super) ended: Option<Ended>,
+}
+
+/// How a reported membership ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// When.
+    pub(super) at: Timestamp,
+    /// It ran out: nobody said goodbye.
+    pub(super) expired: bool,
+}
+
+/// One thing that a message says of one group.
+struct Statement {
+    version: u8,
+    kind: RecordKind,
+    group: IpAddr,
+    sources: BTreeSet<IpAddr>,
+}
+
+impl Link {
+    /// Takes in one message.
+    pub(super) fn heard(&mut self, event: &ControlEvent) {
+        let message = match &event.message {
+            Ok(message) => message,
+            Err(error) => return self.ignore(error.reason()),
+        };
+        if let Some(reason) = unacceptable(message) {
+            return self.ignore(reason);
+        }
+        if let Some(query) = Query::of(message.envelope.source, event.direction, &message.body) {
+            self.queried(&query, event.at);
+        } else if event.direction == Direction::Outbound {
+            self.reported(message, event.at);
+        }
+    }
+
+    fn ignore(&mut self, reason: &'static str) {
+        *self.ignored.entry(reason).or_default() += 1;
+    }
+
+    fn queried(&mut self, query: &Query, now: Timestamp) {
+        let queriers = self.queriers_mut(query.source.is_ipv4());
+        queriers.heard(query, now);
+        let wait = queriers.timers(now).last_member(Some(query.max_response));
+        if let Some(group) = query.group.filter(|_| !query.suppress)
+            && let Some(reported) = self.groups.get_mut(&group)
+        {
+            reported.filter.queried(&query.sources, now, wait);
+        }
+    }
+
+    fn reported(&mut self, message: &ControlMessage, now: Timestamp) {
+        let statements = statements(&message.body);
+        if statements.is_empty() {
+            return;
+        }
+        let source = message.envelope.source;
+        let timers = self.queriers(source.is_ipv4()).timers(now);
+        let alone = self.host(source, now, &timers);
+        let mut told = BTreeSet::new();
+        for statement in statements {
+            if !statement.group.is_multicast() {
+                self.ignore("not_multicast");
+                continue;
+            }
+            let first = told.insert(statement.group);
+            self.state(&statement, source, now, &timers, alone, first);
+        }
+    }
+
+    /// Notes a host and says whether it is the only one of its family. The unspecified address is whoever has none yet.
+    fn host(&mut self, source: IpAddr, now: Timestamp, timers: &Timers) -> bool {
+        self.hosts.retain(|_, until| *until > now);
+        if !source.is_unspecified() && (self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(&source)) {
+            self.hosts.insert(source, after(now, timers.membership()));
+        }
+        let family = self.hosts.keys().filter(|host| host.is_ipv4() == source.is_ipv4());
+        family.filter(|host| **host != source).count() == 0
+    }
+
+    /// One record. What the only host says of itself is the whole truth, at once; among several it is a router's view.
+    fn state(
+        &mut self,
+        statement: &Statement,
+        source: IpAddr,
+        now: Timestamp,
+        timers: &Timers,
+        alone: bool,
+        first: bool,
+    ) {
+        let known = self.groups.contains_key(&statement.group);
+        if !known && !self.room(statement, now) {
+            return;
+        }
+        let reported = self.groups.entry(statement.group).or_insert_with(|| Reported {
+            filter: Filter::new(),
+            version: statement.version,
+            last_report: now,
+            reporter: source,
+            reports: 0,
+            older: [Timestamp::MIN; 2],
+            ended: None,
+        });
+        reported.version = statement.version;
+        reported.last_report = now;
+        reported.reporter = source;
+        reported.reports += u64::from(first);
+        reported.note_older(statement, now, timers);
+        let Some((kind, sources)) = reported.translate(statement, now) else {
+            return;
+        };
+        let kind = match kind {
+            RecordKind::ModeIsInclude if alone => RecordKind::ChangeToInclude,
+            RecordKind::ModeIsExclude if alone => RecordKind::ChangeToExclude,
+            other => other,
+        };
+        let wait = if alone {
+            SignedDuration::ZERO
+        } else {
+            timers.last_member(None)
+        };
+        let intervals = Intervals {
+            membership: timers.membership(),
+            wait,
+        };
+        reported.filter.apply(kind, sources, now, intervals);
+        reported.ended = reported.filter.is_empty().then_some(Ended {
+            at: now,
+            expired: false,
+        });
+        if !known && reported.filter.is_empty() {
+            // A leave or a BLOCK of what nobody had joined leaves no trace.
+            self.groups.remove(&statement.group);
+        }
+    }
+
+    /// Whether another group can be kept; one that has ended makes room.
+    fn room(&mut self, statement: &Statement, now: Timestamp) -> bool {
+        if self.groups.len() < MAX_GROUPS {
+            return true;
+        }
+        let ended = self.groups.iter().filter(|(_, reported)| reported.filter.is_empty());
+        let oldest = ended.min_by_key(|(_, reported)| reported.ended.map_or(now, |ended| ended.at));
+        if let Some(group) = oldest.map(|(group, _)| *group) {
+            self.forget(group);
+            return true;
+        }
+        if !matches!(
+            statement.kind,
+            RecordKind::BlockOldSources | RecordKind::ChangeToInclude
+        ) {
+            self.groups_refused += 1;
+        }
+        false
+    }
+
+    fn forget(&mut self, group: IpAddr) {
+        if let Some(gone) = self.groups.remove(&group) {
+            self.sources_refused += gone.filter.refused;
+        }
+    }
+
+    /// Lets every timer end that has run out by `now`.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        for reported in self.groups.values_mut().filter(|reported| reported.ended.is_none()) {
+            let at = reported.filter.expires().unwrap_or(now);
+            reported.filter.expire(now);
+            if reported.filter.is_empty() {
+                reported.ended = Some(Ended { at, expired: true });
+            }
+        }
+        let old = |reported: &Reported| reported.ended.is_some_and(|ended| now >= after(ended.at, REMEMBERED));
+        let gone: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(_, reported)| old(reported))
+            .map(|(group, _)| *group)
+            .collect();
+        gone.into_iter().for_each(|group| self.forget(group));
+    }
+
+    /// The groups that are or were reported, in order.
+    pub(super) fn groups(&self) -> &BTreeMap<IpAddr, Reported> {
+        &self.groups
+    }
+
+    /// The queriers of one family.
+    pub(super) fn queriers(&self, ipv4: bool) -> &Queriers {
+        if ipv4 { &self.ipv4 } else { &self.ipv6 }
+    }
+
+    fn queriers_mut(&mut self, ipv4: bool) -> &mut Queriers {
+        if ipv4 { &mut self.ipv4 } else { &mut self.ipv6 }
+    }
+
+    /// Sources that were left out.
+    pub(super) fn sources_refused(&self) -> u64 {
+        let kept = self.groups.values().map(|reported| reported.filter.refused);
+        self.sources_refused + kept.sum::<u64>()
+    }
+}
+
+impl Reported {
+    /// A report of an older version binds the group to it for a while (RFC 9776 §7.3.2, RFC 9777 §8.3.2).
+    fn note_older(&mut self, statement: &Statement, now: Timestamp, timers: &Timers) {
+        let until = after(now, timers.older_host_present());
+        let newest = if statement.group.is_ipv4() { 3 } else { 2 };
+        let [version_1, version_2] = &mut self.older;
+        match statement.version {
+            // Of IGMPv2 and MLDv1 only reports tell that such a host is there; a leave says that it goes.
+            _ if statement.kind != RecordKind::ModeIsExclude => {}
+            1 => *version_1 = until,
+            2 if newest == 3 => *version_2 = until,
+            _ => {}
+        }
+    }
+
+    /// What a statement means while hosts of an older version are present.
+    fn translate<'a>(&self, statement: &'a Statement, now: Timestamp) -> Option<(RecordKind, &'a BTreeSet<IpAddr>)> {
+        static NONE: BTreeSet<IpAddr> = BTreeSet::new();
+        let [version_1, version_2] = self.older.map(|until| until > now);
+        // MLDv1 hosts leave by Done; IGMPv1 hosts never do, so nobody's goodbye can be believed while one is there.
+        let no_leave = version_1 && statement.group.is_ipv4();
+        let old = version_1 || version_2;
+        match statement.kind {
+            RecordKind::ChangeToInclude if no_leave => None,
+            RecordKind::BlockOldSources if old => None,
+            RecordKind::ChangeToExclude if old => Some((statement.kind, &NONE)),
+            kind => Some((kind, &statement.sources)),
+        }
+    }
+}
+
+/// Why a router would not take this message in, if so.
+///
+/// IGMP is taken as real hosts send it: without router alert, with another TTL, to another destination. MLD is held to
+/// RFC 9777 §6.2, as Linux does: link-local source (`::` in reports alone), hop limit 1, router alert.
+fn unacceptable(message: &ControlMessage) -> Option<&'static str> {
+    match message.checksum {
+        Checksum::Good => {}
+        Checksum::Bad => return Some("bad_checksum"),
+        Checksum::Unknown => return Some("cut"),
+    }
+    let deviations = message.deviations();
+    if deviations.source {
+        return Some("bad_source");
+    }
+    let strict = matches!(message.body, Body::Mld(_));
+    (strict && (deviations.ttl || deviations.router_alert)).then_some("bad_envelope")
+}
+
+/// What a report or leave says; nothing for other messages.
+fn statements(body: &Body) -> Vec<Statement> {
+    let old = |version, kind, group: IpAddr| {
+        vec![Statement {
+            version,
+            kind,
+            group,
+            sources: BTreeSet::new(),
+        }]
+    };
+    match body {
+        Body::Igmp(IgmpMessage::V1Report { group }) => old(1, RecordKind::ModeIsExclude, (*group).into()),
+        Body::Igmp(IgmpMessage::V2Report { group }) => old(2, RecordKind::ModeIsExclude, (*group).into()),
+        Body::Igmp(IgmpMessage::V2Leave { group }) => old(2, RecordKind::ChangeToInclude, (*group).into()),
+        Body::Mld(MldMessage::V1Report { group }) => old(1, RecordKind::ModeIsExclude, (*group).into()),
+        Body::Mld(MldMessage::V1Done { group }) => old(1, RecordKind::ChangeToInclude, (*group).into()),
+        Body::Igmp(IgmpMessage::V3Report(report)) => report.records.iter().map(|record| statement(3, record)).collect(),
+        Body::Mld(MldMessage::V2Report(report)) => report.records.iter().map(|record| statement(2, record)).collect(),
+        Body::Igmp(IgmpMessage::Query(_) | IgmpMessage::Other { .. })
+        | Body::Mld(MldMessage::Query(_) | MldMessage::Other { .. }) => Vec::new(),
+    }
+}
+
+fn statement<A: Copy + Into<IpAddr>>(version: u8, record: &Record<A>) -> Statement {
+    Statement {
+        version,
+        kind: record.kind,
+        group: record.group.into(),
+        sources: record.sources.iter().map(|source| (*source).into()).collect(),
+    }
+}

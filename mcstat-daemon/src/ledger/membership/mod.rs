@@ -1,0 +1,303 @@
+//! Who has joined what on this node, by two witnesses, and who asks.
+//!
+//! ```text
+//! ControlEvent ─▶ link    one interface by its messages: filter (one group's timers), querier ─┐
+//! NamespaceReading ─▶ the Pod's own kernel ────────────────────────────────────────────────────┴─▶ member ─▶ Membership
+//! ```
+//! Pure: time comes with the snapshot. The merged truth is the kernel's where it is known, else the reports'. Bounded by
+//! the ports of the snapshot and by the most that each part keeps. Another agent process begins anew: the kernel's tables
+//! are there at once, the reports with the next general query.
+
+mod filter;
+mod link;
+mod member;
+mod querier;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::{
+    link::Link,
+    member::{Circumstances, Evidence, Member},
+};
+use super::{
+    growth::Growth,
+    snapshot::{Direction, KernelGroup, NamespaceReading, PodRef, PortReading, Snapshot},
+};
+use crate::api::{
+    stats::{Membership, MembershipLimits},
+    summary::Querier,
+};
+
+/// `then` and a duration later; the end of time when that is beyond it.
+pub(super) fn after(then: Timestamp, later: SignedDuration) -> Timestamp {
+    then.checked_add(later).unwrap_or(if later.is_negative() {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+/// The memberships of all ports.
+#[derive(Debug, Default)]
+pub(super) struct Memberships {
+    ports: BTreeMap<u32, Port>,
+    /// Messages that the ring buffer lost, and when that number grew last: they may have been anybody's.
+    lost: Growth,
+}
+
+/// One Pod interface.
+#[derive(Debug)]
+pub(super) struct Port {
+    pod: PodRef,
+    watched: Timestamp,
+    link: Link,
+    members: BTreeMap<IpAddr, Member>,
+    /// The groups of the Pod's kernel on this interface; `None` while it is not known.
+    kernel: Option<BTreeMap<IpAddr, KernelGroup>>,
+    limited: Growth,
+    refused: Growth,
+    /// What is served, made once a tick.
+    served: BTreeMap<IpAddr, Membership>,
+}
+
+impl Memberships {
+    /// Takes in what the snapshot holds; afterwards everything is as of its time.
+    pub(super) fn update(&mut self, snapshot: &Snapshot) {
+        let now = snapshot.at;
+        let listed: BTreeSet<u32> = snapshot.ports.iter().map(|port| port.id).collect();
+        self.ports.retain(|id, _| listed.contains(id));
+        for reading in &snapshot.ports {
+            self.ports.entry(reading.id).or_insert_with(|| Port::new(reading, now));
+        }
+        for event in &snapshot.messages {
+            if let Some(port) = self.ports.get_mut(&event.port) {
+                port.link.heard(event);
+            }
+        }
+        self.lost.update(snapshot.kernel.events_lost, now);
+        let kernels: BTreeMap<&PodRef, &NamespaceReading> = snapshot
+            .namespaces
+            .iter()
+            .map(|reading| (&reading.pod, reading))
+            .collect();
+        for reading in &snapshot.ports {
+            if let Some(port) = self.ports.get_mut(&reading.id) {
+                port.update(reading, kernels.get(&reading.pod).copied(), self.lost.grew(), now);
+            }
+        }
+    }
+
+    /// One interface.
+    pub(super) fn port(&self, id: u32) -> Option<&Port> {
+        self.ports.get(&id)
+    }
+
+    /// All interfaces, by id.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (u32, &Port)> {
+        self.ports.iter().map(|(id, port)| (*id, port))
+    }
+
+    /// Every querier heard on this node, by family and address.
+    pub(super) fn queriers(&self, now: Timestamp) -> Vec<Querier> {
+        let mut heard: BTreeMap<(bool, IpAddr), Querier> = BTreeMap::new();
+        for port in self.ports.values() {
+            for ipv4 in [true, false] {
+                for (address, querier) in port.link.queriers(ipv4).all() {
+                    let served = served_querier(ipv4, address, querier, &port.pod, now);
+                    heard
+                        .entry((!ipv4, address))
+                        .and_modify(|known| merge_querier(known, &served))
+                        .or_insert(served);
+                }
+            }
+        }
+        let elected = [true, false].map(|ipv4| {
+            let present = heard.iter().filter(|((v6, _), querier)| *v6 != ipv4 && querier.present);
+            present
+                .map(|((_, address), _)| *address)
+                .find(|address| !address.is_unspecified())
+        });
+        for ((v6, address), querier) in &mut heard {
+            let [ipv4, ipv6] = elected;
+            querier.elected = (if *v6 { ipv6 } else { ipv4 }) == Some(*address);
+        }
+        heard.into_values().collect()
+    }
+}
+
+impl Port {
+    fn new(reading: &PortReading, now: Timestamp) -> Self {
+        Self {
+            pod: reading.pod.clone(),
+            watched: now,
+            link: Link::default(),
+            members: BTreeMap::new(),
+            kernel: None,
+            limited: Growth::default(),
+            refused: Growth::from(0),
+            served: BTreeMap::new(),
+        }
+    }
+
+    fn update(
+        &mut self,
+        reading: &PortReading,
+        namespace: Option<&NamespaceReading>,
+        lost: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        self.link.expire(now);
+        self.limited.update(reading.outbound.events_limited, now);
+        self.refused.update(self.link.groups_refused, now);
+        self.kernel = namespace
+            .filter(|namespace| namespace.unavailable.is_none())
+            .map(|namespace| kernel_groups(namespace, &reading.interface));
+        let circumstances = Circumstances {
+            now,
+            watched: self.watched,
+            missed: lost.max(self.limited.grew()),
+        };
+        let inbound = last_inbound(reading);
+        let known = self.link.groups().keys().chain(self.members.keys());
+        let groups: BTreeSet<IpAddr> = known
+            .chain(self.kernel.iter().flat_map(BTreeMap::keys))
+            .copied()
+            .collect();
+        self.served.clear();
+        for group in groups {
+            let evidence = Evidence {
+                reported: self.link.groups().get(&group),
+                kernel: self.kernel.as_ref().map(|kernel| kernel.get(&group)),
+                last_inbound: inbound.get(&group).copied(),
+            };
+            let member = self
+                .members
+                .entry(group)
+                .or_insert_with(|| Member::new(&evidence, &circumstances));
+            member.update(group, &evidence, &self.link, &circumstances);
+            if let Some(membership) = member.served(&evidence, &self.link, now) {
+                self.served.insert(group, membership);
+            } else if member.is_over(&evidence) {
+                self.members.remove(&group);
+            }
+        }
+        member::bound(&mut self.members, 2 * link::MAX_GROUPS);
+    }
+
+    /// What is served of each group, as of the last tick.
+    pub(super) fn memberships(&self) -> &BTreeMap<IpAddr, Membership> {
+        &self.served
+    }
+
+    /// Since when the Pod is a member of the group, if it is.
+    pub(super) fn joined_since(&self, group: IpAddr) -> Option<Timestamp> {
+        self.members
+            .get(&group)
+            .filter(|member| member.is_joined())
+            .map(Member::since)
+    }
+
+    /// Whether it would be known if the Pod were a member: its kernel is asked, or all its reports must have been heard.
+    pub(super) fn is_known(&self, ipv4: bool, now: Timestamp) -> bool {
+        let queriers = self.link.queriers(ipv4);
+        let timers = queriers.timers(now);
+        let asked = queriers
+            .last_general
+            .is_some_and(|asked| asked >= self.watched && now >= after(asked, timers.response()));
+        let missed = self
+            .limited
+            .grew()
+            .is_some_and(|missed| now < after(missed, timers.membership()));
+        self.kernel.is_some() || (asked && !timers.assumed && !missed)
+    }
+
+    /// The queriers of one family on this link.
+    pub(super) fn queriers(&self, ipv4: bool) -> &querier::Queriers {
+        self.link.queriers(ipv4)
+    }
+
+    /// When a group was last refused for want of room.
+    pub(super) fn groups_refused_at(&self) -> Option<Timestamp> {
+        self.refused.grew()
+    }
+
+    /// What our own bounds left out.
+    pub(super) fn limits(&self) -> MembershipLimits {
+        MembershipLimits {
+            groups_refused: self.link.groups_refused,
+            sources_refused: self.link.sources_refused(),
+            messages_limited: self.limited.count(),
+        }
+    }
+
+    /// Messages that changed nothing, by reason.
+    pub(super) fn ignored(&self) -> &BTreeMap<&'static str, u64> {
+        &self.link.ignored
+    }
+}
+
+fn kernel_groups(namespace: &NamespaceReading, interface: &str) -> BTreeMap<IpAddr, KernelGroup> {
+    let found = namespace.interfaces.iter().find(|found| found.name == interface);
+    let groups = found.map(|found| found.groups.as_slice()).unwrap_or_default();
+    groups
+        .iter()
+        .take(link::MAX_GROUPS)
+        .map(|group| (group.group, group.clone()))
+        .collect()
+}
+
+/// When the last packet of each group came in, over the sources of SSM.
+fn last_inbound(reading: &PortReading) -> BTreeMap<IpAddr, Timestamp> {
+    let mut last = BTreeMap::new();
+    for series in &reading.reading(Direction::Inbound).groups {
+        if let Some(seen) = series.last_seen {
+            let newest = last.entry(series.group).or_insert(seen);
+            *newest = seen.max(*newest);
+        }
+    }
+    last
+}
+
+fn served_querier(ipv4: bool, address: IpAddr, querier: &querier::Querier, pod: &PodRef, now: Timestamp) -> Querier {
+    let asks = querier.direction == Direction::Outbound;
+    Querier {
+        address,
+        version: member::version(ipv4, querier.version()),
+        elected: false,
+        present: querier.is_present(now),
+        interval_seconds: querier.interval.and_then(|interval| interval.as_secs().try_into().ok()),
+        robustness: querier.robustness,
+        max_response_milliseconds: querier.max_response.as_millis().try_into().unwrap_or(0),
+        last_query: querier.last_query,
+        since: querier.since,
+        pods: asks
+            .then(|| format!("{}/{}", pod.namespace, pod.name))
+            .into_iter()
+            .collect(),
+        interfaces: 1,
+    }
+}
+
+/// The same querier on another link: the newer hearing counts.
+fn merge_querier(known: &mut Querier, other: &Querier) {
+    let (pods, interfaces) = (std::mem::take(&mut known.pods), known.interfaces);
+    let since = known.since.min(other.since);
+    let present = known.present || other.present;
+    if other.last_query > known.last_query {
+        *known = other.clone();
+    }
+    known.pods = pods
+        .into_iter()
+        .chain(other.pods.iter().cloned())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    known.interfaces = interfaces + other.interfaces;
+    known.since = since;
+    known.present = present;
+}
