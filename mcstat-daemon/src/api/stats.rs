@@ -474,6 +474,9 @@ pub struct GroupCounters {
     pub would_drop: u64,
     /// Packets with TTL or hop limit 1 or less.
     pub ttl1: u64,
+    /// Source of the last packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_source: Option<IpAddr>,
     /// How often the source changed.
     pub source_changes: u64,
     /// Packets a second over the window.

@@ -96,6 +96,7 @@ fn side(direction: Direction, reading: &GroupReading, baseline: Option<&Baseline
         source_changes: reading.source_changes,
         per_second: baseline.map(|baseline| baseline.series_rate(direction, reading)),
         last_seen: reading.last_seen,
+        last_source: reading.last_source,
     }
 }
 
