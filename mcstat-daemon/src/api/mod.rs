@@ -1,5 +1,6 @@
 //! The served types: what users get as JSON, and what an agent tells the aggregator. Types only, no I/O.
 
+pub mod scope;
 pub mod stats;
 pub mod status;
 pub mod summary;

@@ -3,14 +3,13 @@
 //! Promises that the families add up to the total, and that the total is the series plus what has none. Sums saturate:
 //! they stop growing where u64 ends, which no counter reaches in the life of a node.
 
-use std::net::IpAddr;
-
 use mcstat_common::control::ControlCounts;
 
 use super::{
     control_counts,
     snapshot::{DirectionReading, GroupReading, OtherGroups, OverflowCounts, Traffic},
 };
+pub(super) use crate::api::scope::is_link_local;
 
 /// The sums of one direction.
 #[derive(Debug, Clone, Default)]
@@ -92,14 +91,6 @@ impl Totals {
     }
 }
 
-/// 224.0.0.0/24, and IPv6 scopes 1 and 2 with any flags (RFC 4291 §2.7): never forwarded by a router.
-pub(super) fn is_link_local(group: IpAddr) -> bool {
-    match group {
-        IpAddr::V4(group) => matches!(group.octets(), [224, 0, 0, _]),
-        IpAddr::V6(group) => matches!(group.octets(), [0xff, flags_scope, ..] if matches!(flags_scope & 0x0f, 1 | 2)),
-    }
-}
-
 fn both(families: &[OtherGroups; 2]) -> OtherGroups {
     let [mut sum, ipv6] = *families;
     add_other(&mut sum, &ipv6);
@@ -144,37 +135,4 @@ fn add_other(sum: &mut OtherGroups, part: &OtherGroups) {
 
 fn grow(sum: &mut u64, more: u64) {
     *sum = sum.saturating_add(more);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Scopes by RFC 4291 §2.7 and RFC 7346; the flags (T, P, R) do not change them.
-    #[test]
-    fn link_local_is_the_ipv4_block_and_two_ipv6_scopes_with_any_flags() {
-        for group in [
-            "224.0.0.1",
-            "224.0.0.251",
-            "ff01::1",
-            "ff02::fb",
-            "ff12::1",
-            "ff32::8000:1",
-            "ff71::1",
-        ] {
-            assert!(is_link_local(group.parse().unwrap()), "{group}");
-        }
-        for group in [
-            "224.0.1.0",
-            "239.0.0.1",
-            "232.0.0.1",
-            "ff00::1",
-            "ff03::1",
-            "ff05::2",
-            "ff3e::1",
-            "ff0e::101",
-        ] {
-            assert!(!is_link_local(group.parse().unwrap()), "{group}");
-        }
-    }
 }
