@@ -1,6 +1,6 @@
 //! Discovery documents: which groups, versions and resources this server has.
 //!
-//! kubectl and kube-aggregator read these before anything else; all of them come from the one table in this file. Pure.
+//! kubectl and kube-aggregator read these before anything else; all of them come from the descriptions in `api::resource`. Pure.
 
 use k8s_openapi::apimachinery::pkg::{
     apis::meta::v1::{APIGroup, APIGroupList, APIResource, APIResourceList, GroupVersionForDiscovery, ObjectMeta},
@@ -11,15 +11,14 @@ use kube::core::discovery::v2::{
 };
 use serde::Serialize;
 
-use crate::api::stats;
+use crate::api::{
+    resource::{self, Resource},
+    stats,
+};
 
 /// Content-Type of [`aggregated`]. kube-aggregator compares it with what it asked for.
 pub const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Short name of the resource: `kubectl get pmcs`.
-pub const SHORT_NAME: &str = "pmcs";
-/// Antrea's statistics have one name for one and for many; so do these.
-const SINGULAR: &str = stats::RESOURCE;
 /// What can be done. No `watch` yet: a client that sees the verb would rely on it.
 const VERBS: [&str; 2] = ["get", "list"];
 
@@ -57,15 +56,19 @@ pub fn groups() -> APIGroupList {
 pub fn resources() -> APIResourceList {
     APIResourceList {
         group_version: group_version(),
-        resources: vec![APIResource {
-            kind: stats::KIND.to_owned(),
-            name: stats::RESOURCE.to_owned(),
-            namespaced: true,
-            short_names: Some(vec![SHORT_NAME.to_owned()]),
-            singular_name: SINGULAR.to_owned(),
-            verbs: verbs(),
-            ..APIResource::default()
-        }],
+        resources: resource::ALL.map(plain).into(),
+    }
+}
+
+fn plain(resource: &Resource) -> APIResource {
+    APIResource {
+        kind: resource.kind.to_owned(),
+        name: resource.plural.to_owned(),
+        namespaced: resource.namespaced,
+        short_names: Some(vec![resource.short_name.to_owned()]),
+        singular_name: resource.singular.to_owned(),
+        verbs: verbs(),
+        ..APIResource::default()
     }
 }
 
@@ -82,22 +85,9 @@ pub struct AggregatedDiscovery {
 /// `GET /apis` for clients that ask for aggregated discovery v2: kubectl ≥ 1.27, kube-aggregator ≥ 1.30.
 #[must_use]
 pub fn aggregated() -> AggregatedDiscovery {
-    let resource = APIResourceDiscovery {
-        resource: Some(stats::RESOURCE.to_owned()),
-        response_kind: Some(GroupVersionKind {
-            group: Some(stats::GROUP.to_owned()),
-            version: Some(stats::VERSION.to_owned()),
-            kind: Some(stats::KIND.to_owned()),
-        }),
-        scope: Some("Namespaced".to_owned()),
-        singular_resource: Some(SINGULAR.to_owned()),
-        verbs: verbs(),
-        short_names: vec![SHORT_NAME.to_owned()],
-        ..APIResourceDiscovery::default()
-    };
     let version = APIVersionDiscovery {
         version: Some(stats::VERSION.to_owned()),
-        resources: vec![resource],
+        resources: resource::ALL.map(for_aggregation).into(),
         freshness: Some("Current".to_owned()),
     };
     let group = APIGroupDiscovery {
@@ -114,6 +104,22 @@ pub fn aggregated() -> AggregatedDiscovery {
             metadata: Some(Default::default()),
             items: vec![group],
         },
+    }
+}
+
+fn for_aggregation(resource: &Resource) -> APIResourceDiscovery {
+    APIResourceDiscovery {
+        resource: Some(resource.plural.to_owned()),
+        response_kind: Some(GroupVersionKind {
+            group: Some(stats::GROUP.to_owned()),
+            version: Some(stats::VERSION.to_owned()),
+            kind: Some(resource.kind.to_owned()),
+        }),
+        scope: Some(if resource.namespaced { "Namespaced" } else { "Cluster" }.to_owned()),
+        singular_resource: Some(resource.singular.to_owned()),
+        verbs: verbs(),
+        short_names: vec![resource.short_name.to_owned()],
+        ..APIResourceDiscovery::default()
     }
 }
 

@@ -30,7 +30,8 @@ use super::{
     selector::Selection,
 };
 use crate::api::{
-    stats::{self, PodMulticastStats},
+    resource::{self, Object, Resource},
+    stats,
     status::StatusObject,
     summary,
     table::{IncludeObject, ListMetadata, Table},
@@ -191,47 +192,18 @@ fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, StatusObject> {
         .map_err(|error| StatusObject::bad_request(&error.body_text()))
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct List<'a> {
-    kind: &'static str,
-    api_version: String,
-    metadata: ListMetadata,
-    items: Vec<Cow<'a, PodMulticastStats>>,
-}
-
 fn list(
     server: &Server,
     namespace: Option<&str>,
     query: Parameters,
     headers: &HeaderMap,
 ) -> Result<Response, StatusObject> {
-    let request = Request::read(query, headers)?;
+    let request = Request::read(&resource::PODS, query, headers)?;
     let (index, now) = (server.index.snapshot(), (server.clock)());
-    let selected = index
-        .rows(namespace, now)
-        .into_iter()
-        .filter(|row| request.selection.matches(&row.reported.metadata));
-    let items: Vec<_> = selected.map(|row: Row<'_>| row.served()).collect();
-    let resource_version = Some(index.resource_version(now));
-    Ok(match request.form {
-        ObjectForm::Json => json(
-            StatusCode::OK,
-            &List {
-                kind: "PodMulticastStatsList",
-                api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
-                metadata: ListMetadata { resource_version },
-                items,
-            },
-        ),
-        ObjectForm::Table(version) => {
-            let pods = items.iter().map(AsRef::as_ref);
-            json(
-                StatusCode::OK,
-                &Table::new(pods, version, request.include, resource_version, now),
-            )
-        }
-    })
+    let rows = index.rows(namespace, now).into_iter();
+    let selected = rows.filter(|row| request.selects(row.reported));
+    let items = selected.map(|row: Row<'_>| row.served()).collect();
+    Ok(request.list(items, index.resource_version(now), now))
 }
 
 fn one(
@@ -241,23 +213,22 @@ fn one(
     query: Parameters,
     headers: &HeaderMap,
 ) -> Result<Response, StatusObject> {
-    let request = Request::read(query, headers)?;
+    let request = Request::read(&resource::PODS, query, headers)?;
     let (index, now) = (server.index.snapshot(), (server.clock)());
-    let pod = index
-        .get(namespace, name, now)
-        .ok_or_else(|| StatusObject::not_found(name))?
+    let row = index.get(namespace, name, now);
+    let pod = row
+        .ok_or_else(|| StatusObject::not_found(&resource::PODS, name))?
         .served();
-    Ok(match request.form {
-        ObjectForm::Json => json(StatusCode::OK, &pod),
-        ObjectForm::Table(version) => {
-            let resource_version = pod.metadata.resource_version.clone();
-            let pods = std::iter::once(pod.as_ref());
-            json(
-                StatusCode::OK,
-                &Table::new(pods, version, request.include, resource_version, now),
-            )
-        }
-    })
+    Ok(request.one(pod.as_ref(), now))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a, T: Clone> {
+    kind: String,
+    api_version: String,
+    metadata: ListMetadata,
+    items: Vec<Cow<'a, T>>,
 }
 
 /// What a read asks for, checked.
@@ -268,7 +239,7 @@ struct Request {
 }
 
 impl Request {
-    fn read(query: Parameters, headers: &HeaderMap) -> Result<Self, StatusObject> {
+    fn read(resource: &Resource, query: Parameters, headers: &HeaderMap) -> Result<Self, StatusObject> {
         let Query(query) = query.map_err(|error| StatusObject::bad_request(&error.body_text()))?;
         // Go's boolean parameters: `watch=` and `watch=true` both watch.
         if query
@@ -294,7 +265,7 @@ impl Request {
             }
         };
         let parameter = |name: &str| query.get(name).map(String::as_str);
-        let selection = Selection::parse(parameter("labelSelector"), parameter("fieldSelector"))
+        let selection = Selection::parse(resource, parameter("labelSelector"), parameter("fieldSelector"))
             .map_err(|error| StatusObject::bad_request(&error.to_string()))?;
         let form = negotiate::object_form(accept(headers)).ok_or_else(not_acceptable)?;
         Ok(Self {
@@ -302,5 +273,43 @@ impl Request {
             include,
             selection,
         })
+    }
+
+    fn selects<T: Object>(&self, object: &T) -> bool {
+        self.selection
+            .matches(&object.metadata().labels, |field| object.field(field))
+    }
+
+    /// A list in the form that was asked for.
+    fn list<T: Object>(&self, items: Vec<Cow<'_, T>>, resource_version: String, now: Timestamp) -> Response {
+        let resource_version = Some(resource_version);
+        match self.form {
+            ObjectForm::Json => json(
+                StatusCode::OK,
+                &List {
+                    kind: format!("{}List", T::RESOURCE.kind),
+                    api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
+                    metadata: ListMetadata { resource_version },
+                    items,
+                },
+            ),
+            ObjectForm::Table(version) => {
+                let objects = items.iter().map(AsRef::as_ref);
+                let table = Table::new(objects, version, self.include, resource_version, now);
+                json(StatusCode::OK, &table)
+            }
+        }
+    }
+
+    /// One object in the form that was asked for.
+    fn one<T: Object>(&self, object: &T, now: Timestamp) -> Response {
+        match self.form {
+            ObjectForm::Json => json(StatusCode::OK, object),
+            ObjectForm::Table(version) => {
+                let resource_version = object.metadata().resource_version.clone();
+                let table = Table::new(std::iter::once(object), version, self.include, resource_version, now);
+                json(StatusCode::OK, &table)
+            }
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! Label and field selectors as kubectl writes them, parsed into what `kube::core` can match.
 //!
 //! Labels: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, joined by commas (Kubernetes manual,
-//! "Labels and Selectors"); `<` and `>` are not supported and say so. Fields: `metadata.name` and
-//! `metadata.namespace` with `=`, `==`, `!=`. Pure; never panics, whatever the input.
+//! "Labels and Selectors"); `<` and `>` are not supported and say so. Fields: those of the resource, with `=`, `==`,
+//! `!=`. Pure; never panics, whatever the input.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::{Expression, Selector, SelectorExt as _};
 use thiserror::Error;
 
-use crate::api::stats::Metadata;
+use crate::api::resource::Resource;
 
 /// Why a selector cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,9 +24,14 @@ pub enum SelectorError {
         /// What stands there, up to the end.
         found: String,
     },
-    /// Field selectors know two fields.
-    #[error("field label not supported: {0}; use metadata.name or metadata.namespace")]
-    Field(String),
+    /// A field that the resource does not know.
+    #[error("field label not supported: {field}; use {}", .known.join(" or "))]
+    Field {
+        /// As asked for.
+        field: String,
+        /// Those of the resource.
+        known: &'static [&'static str],
+    },
 }
 
 /// What a list is narrowed to; the default selects everything.
@@ -38,15 +43,9 @@ pub struct Selection {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FieldTerm {
-    field: Field,
+    field: &'static str,
     equal: bool,
     value: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Name,
-    Namespace,
 }
 
 impl Selection {
@@ -54,29 +53,24 @@ impl Selection {
     ///
     /// # Errors
     /// The selector does not parse, or names a field that is not supported.
-    pub fn parse(labels: Option<&str>, fields: Option<&str>) -> Result<Self, SelectorError> {
+    pub fn parse(resource: &Resource, labels: Option<&str>, fields: Option<&str>) -> Result<Self, SelectorError> {
         let mut selector = Selector::default();
         selector.extend(parse_labels(labels.unwrap_or_default())?);
         Ok(Self {
             labels: selector,
-            fields: parse_fields(fields.unwrap_or_default())?,
+            fields: parse_fields(resource.fields, fields.unwrap_or_default())?,
         })
     }
 
-    /// Whether an object is selected.
+    /// Whether an object with these labels is selected; `field` gives its value of a field of its resource.
     #[must_use]
-    pub fn matches(&self, metadata: &Metadata) -> bool {
-        self.fields.iter().all(|term| {
-            let value = match term.field {
-                Field::Name => &metadata.name,
-                Field::Namespace => &metadata.namespace,
-            };
-            (*value == term.value) == term.equal
-        }) && self.labels.matches(&metadata.labels)
+    pub fn matches<'a>(&self, labels: &BTreeMap<String, String>, field: impl Fn(&str) -> &'a str) -> bool {
+        let fits = |term: &FieldTerm| (field(term.field) == term.value) == term.equal;
+        self.fields.iter().all(fits) && self.labels.matches(labels)
     }
 }
 
-fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, SelectorError> {
+fn parse_fields(known: &'static [&'static str], text: &str) -> Result<Vec<FieldTerm>, SelectorError> {
     let terms = text.split(',').map(str::trim).filter(|term| !term.is_empty());
     terms
         .map(|term| {
@@ -92,13 +86,12 @@ fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, SelectorError> {
                     found: term.to_owned(),
                 });
             };
-            let field = match field.trim() {
-                "metadata.name" => Field::Name,
-                "metadata.namespace" => Field::Namespace,
-                other => return Err(SelectorError::Field(other.to_owned())),
-            };
+            let known_as = known.iter().find(|name| **name == field.trim());
             Ok(FieldTerm {
-                field,
+                field: known_as.ok_or_else(|| SelectorError::Field {
+                    field: field.trim().to_owned(),
+                    known,
+                })?,
                 equal,
                 value: value.trim().to_owned(),
             })
@@ -228,23 +221,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::resource::{NAME, PODS};
 
-    fn metadata(labels: &[(&str, &str)]) -> Metadata {
-        Metadata {
-            namespace: "mkt".into(),
-            name: "feed-0".into(),
-            labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            ..Metadata::default()
-        }
+    type Labels = BTreeMap<String, String>;
+
+    fn labels(labels: &[(&str, &str)]) -> Labels {
+        labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    /// Whether `mkt/feed-0` with these labels is selected.
+    fn matches(selection: &Selection, labels: &Labels) -> bool {
+        selection.matches(labels, |field| if field == NAME { "feed-0" } else { "mkt" })
     }
 
     /// What each selector picks of {app=a, tier=web}, {app=b} and {} is what the Kubernetes manual says it does.
     #[test]
     fn label_selectors_select_what_the_manual_says() {
         let objects = [
-            metadata(&[("app", "a"), ("tier", "web")]),
-            metadata(&[("app", "b")]),
-            metadata(&[]),
+            labels(&[("app", "a"), ("tier", "web")]),
+            labels(&[("app", "b")]),
+            labels(&[]),
         ];
         let cases: &[(&str, [bool; 3])] = &[
             ("", [true, true, true]),
@@ -265,8 +261,8 @@ mod tests {
             ("app.kubernetes.io/name=x", [false, false, false]),
         ];
         for (text, expected) in cases {
-            let selection = Selection::parse(Some(text), None).unwrap();
-            let matched = objects.each_ref().map(|object| selection.matches(object));
+            let selection = Selection::parse(&PODS, Some(text), None).unwrap();
+            let matched = objects.each_ref().map(|object| matches(&selection, object));
             assert_eq!(matched, *expected, "{text:?}");
         }
     }
@@ -282,7 +278,7 @@ mod tests {
             ("app=a b", "a comma or the end", "b"),
             ("app!a", "one of =, ==, !=, in, notin", "!a"),
         ] {
-            let error = Selection::parse(Some(text), None).unwrap_err();
+            let error = Selection::parse(&PODS, Some(text), None).unwrap_err();
             let wanted = SelectorError::Syntax {
                 selector: text.into(),
                 expected,
@@ -294,7 +290,6 @@ mod tests {
 
     #[test]
     fn field_selectors_know_name_and_namespace() {
-        let object = metadata(&[]);
         for (text, expected) in [
             ("", true),
             ("metadata.name=feed-0", true),
@@ -303,16 +298,14 @@ mod tests {
             ("metadata.namespace!=mkt", false),
             ("metadata.name!=feed-1", true),
         ] {
-            assert_eq!(
-                Selection::parse(None, Some(text)).unwrap().matches(&object),
-                expected,
-                "{text:?}"
-            );
+            let selection = Selection::parse(&PODS, None, Some(text)).unwrap();
+            assert_eq!(matches(&selection, &labels(&[])), expected, "{text:?}");
         }
-        let unknown = Selection::parse(None, Some("spec.node=n7")).unwrap_err();
-        assert_eq!(unknown, SelectorError::Field("spec.node".into()));
+        let unknown = Selection::parse(&PODS, None, Some("spec.node=n7")).unwrap_err();
+        let message = "field label not supported: spec.node; use metadata.name or metadata.namespace";
+        assert_eq!(unknown.to_string(), message);
         assert!(matches!(
-            Selection::parse(None, Some("metadata.name")),
+            Selection::parse(&PODS, None, Some("metadata.name")),
             Err(SelectorError::Syntax { .. })
         ));
     }
@@ -320,7 +313,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_parses_or_is_refused(text in "[a-c!=(),. inot><\u{e4}]{0,24}") {
-            let _ = Selection::parse(Some(&text), Some(&text));
+            let _ = Selection::parse(&PODS, Some(&text), Some(&text));
         }
     }
 }

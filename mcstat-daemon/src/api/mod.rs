@@ -1,5 +1,7 @@
 //! The served types: what users get as JSON, and what an agent tells the aggregator. Types only, no I/O.
 
+mod pod_columns;
+pub mod resource;
 pub mod scope;
 pub mod stats;
 pub mod status;

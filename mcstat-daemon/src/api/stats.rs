@@ -37,9 +37,10 @@ pub struct PodMulticastStats {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// The Pod's namespace.
+    /// The namespace; empty for what lives in none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// The Pod's name.
+    /// The name.
     pub name: String,
     /// The Pod's UID, where a source knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use kube::core::{
 };
 use serde::Serialize;
 
-use super::stats;
+use super::{resource::Resource, stats};
 
 /// A `Status` with its kind and version, ready to be served.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -51,11 +51,17 @@ impl StatusObject {
         self
     }
 
-    /// 404 for an object that does not exist: `podmulticaststats.stats.antrea.io "x" not found`.
+    /// 404 for an object that does not exist: `multicastgroup.stats.antrea.io "x" not found`. The resource is named in the
+    /// singular, as Antrea's own 404 does.
     #[must_use]
-    pub fn not_found(name: &str) -> Self {
-        let message = format!("{}.{} \"{name}\" not found", stats::RESOURCE, stats::GROUP);
-        Self::new(404, reason::NOT_FOUND, &message).with_details(details(name))
+    pub fn not_found(resource: &Resource, name: &str) -> Self {
+        let message = format!("{}.{} \"{name}\" not found", resource.singular, stats::GROUP);
+        Self::new(404, reason::NOT_FOUND, &message).with_details(StatusDetails {
+            name: name.to_owned(),
+            group: stats::GROUP.to_owned(),
+            kind: resource.singular.to_owned(),
+            ..details()
+        })
     }
 
     /// 404 for a path that nothing serves, in the words of kube-apiserver.
@@ -118,7 +124,7 @@ impl StatusObject {
             group: group.to_owned(),
             kind: kind.to_owned(),
             causes: vec![cause],
-            ..details("")
+            ..details()
         })
     }
 
@@ -129,12 +135,11 @@ impl StatusObject {
     }
 }
 
-fn details(name: &str) -> StatusDetails {
-    // `kind` is the plural resource name here: so do all Go servers, and clients rely on it.
+fn details() -> StatusDetails {
     StatusDetails {
-        name: name.to_owned(),
-        group: stats::GROUP.to_owned(),
-        kind: stats::RESOURCE.to_owned(),
+        name: String::new(),
+        group: String::new(),
+        kind: String::new(),
         uid: String::new(),
         causes: Vec::new(),
         retry_after_seconds: 0,
@@ -144,11 +149,12 @@ fn details(name: &str) -> StatusDetails {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::resource::PODS;
 
     /// The body that kube-apiserver 1.32 sends for a missing object, its names replaced by ours.
     #[test]
     fn not_found_has_the_form_of_kube_apiserver() {
-        let json = serde_json::to_value(StatusObject::not_found("x")).unwrap();
+        let json = serde_json::to_value(StatusObject::not_found(&PODS, "x")).unwrap();
         assert_eq!(
             json,
             serde_json::json!({

@@ -1,6 +1,7 @@
 //! What each cell says, and what it does not.
 
 use super::*;
+use crate::api::table::{IncludeObject, Table};
 
 fn pod(status: &Value) -> PodMulticastStats {
     let mut base = json!({
@@ -32,17 +33,23 @@ fn direction(values: &Value) -> Value {
     base
 }
 
+fn table(pod: &PodMulticastStats, include: IncludeObject) -> Table {
+    let now = "2026-11-24T08:10:00Z".parse().unwrap();
+    Table::new(std::iter::once(pod), "v1", include, None, now)
+}
+
 fn named(pod: &PodMulticastStats) -> std::collections::BTreeMap<String, Value> {
-    let cells = cells(pod, "2026-11-24T08:10:00Z".parse().unwrap());
-    let names = column_definitions().into_iter().map(|c| c.name.to_uppercase());
-    assert_eq!(cells.len(), COLUMNS.len());
-    names.zip(cells).collect()
+    let table = table(pod, IncludeObject::None);
+    assert_eq!(table.rows[0].cells.len(), table.column_definitions.len());
+    let names = table.column_definitions.into_iter().map(|c| c.name.to_uppercase());
+    names.zip(table.rows[0].cells.clone()).collect()
 }
 
 #[test]
 fn headings_are_those_of_the_design() {
+    let definitions = table(&pod(&json!({})), IncludeObject::None).column_definitions;
     let names = |priority| {
-        let columns = column_definitions().into_iter().filter(move |c| c.priority == priority);
+        let columns = definitions.iter().filter(move |c| c.priority == priority);
         columns.map(|c| c.name.to_uppercase()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(
@@ -129,12 +136,34 @@ fn outbound_dropped_is_unknown_until_someone_judges() {
 }
 
 #[test]
-fn groups_are_distinct_addresses() {
+fn groups_are_distinct_addresses_with_a_series_or_a_membership() {
     let series = |group: &str, source: Value| json!({"group": group, "source": source, "interface": "eth0", "startTime": "2026-11-24T08:00:00Z"});
-    let row = named(&pod(&json!({"inbound": direction(&json!({})), "groups": [
-        series("232.1.1.1", json!("10.0.0.1")), series("232.1.1.1", json!("10.0.0.2")), series("239.1.1.1", Value::Null)
-    ]})));
-    assert_eq!(row["GROUPS"], json!(2));
+    let membership = |group: &str, joined: bool| {
+        let membership = json!({"joined": joined, "sources": [], "witness": [], "since": "2026-11-24T08:00:00Z",
+                                "reports": 0, "flaps": 0});
+        json!({"group": group, "interface": "eth0", "membership": membership})
+    };
+    let of =
+        |groups: Value| named(&pod(&json!({"inbound": direction(&json!({})), "groups": groups})))["GROUPS"].clone();
+    assert_eq!(
+        of(json!([
+            series("232.1.1.1", json!("10.0.0.1")),
+            series("232.1.1.1", json!("10.0.0.2")),
+            series("239.1.1.1", Value::Null)
+        ])),
+        json!(2)
+    );
+    assert_eq!(
+        of(json!([membership("239.1.1.1", true), series("239.1.1.1", Value::Null)])),
+        json!(1)
+    );
+    assert_eq!(
+        of(json!([membership("239.1.1.1", true), membership("239.1.1.2", false)])),
+        json!(1)
+    );
+    // Every stack joins it: that says nothing of the Pod, but its traffic would.
+    assert_eq!(of(json!([membership("224.0.0.1", true)])), json!(0));
+    assert_eq!(of(json!([series("224.0.0.1", Value::Null)])), json!(1));
 }
 
 #[test]
@@ -151,10 +180,7 @@ fn ledgers_say_agree_or_why_not() {
 #[test]
 fn a_row_carries_what_was_asked_for() {
     let pod = pod(&json!({}));
-    let object = |include| {
-        let table = Table::new(std::iter::once(&pod), "v1", include, None, pod.status.observed_at);
-        table.rows[0].object.clone()
-    };
+    let object = |include| table(&pod, include).rows[0].object.clone();
     assert_eq!(object(IncludeObject::None), Value::Null);
     assert_eq!(
         object(IncludeObject::Metadata),

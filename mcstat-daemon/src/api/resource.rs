@@ -1,0 +1,65 @@
+//! What is served: the resources of `stats.antrea.io/v1alpha1`, each described once.
+//!
+//! Discovery, routes, Status errors, selectors and `mcstat get` all read the descriptions of this file.
+
+use serde::Serialize;
+
+use super::{
+    stats::{self, Metadata},
+    table::Column,
+};
+
+/// One resource, as discovery tells of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Kind of one object; a list's kind is this and `List`.
+    pub kind: &'static str,
+    /// Name in the URL.
+    pub plural: &'static str,
+    /// Name of one, in messages and before a `/`. Antrea's statistics have one name for one and for many.
+    pub singular: &'static str,
+    /// Short name for the command line.
+    pub short_name: &'static str,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// The fields that a field selector may name.
+    pub fields: &'static [&'static str],
+}
+
+/// One Pod's multicast.
+pub const PODS: Resource = Resource {
+    kind: stats::KIND,
+    plural: stats::RESOURCE,
+    singular: stats::RESOURCE,
+    short_name: "pmcs",
+    namespaced: true,
+    fields: &[NAME, NAMESPACE],
+};
+
+/// Every resource, in the order of discovery.
+pub const ALL: [&Resource; 1] = [&PODS];
+
+/// Field of every object: its name.
+pub const NAME: &str = "metadata.name";
+/// Field of namespaced objects: their namespace.
+pub const NAMESPACE: &str = "metadata.namespace";
+
+/// An object of a resource: what the server needs to know of it besides its JSON.
+pub trait Object: Serialize + Clone + 'static {
+    /// The resource that it belongs to.
+    const RESOURCE: Resource;
+    /// The columns of its Table.
+    const COLUMNS: &'static [Column<Self>];
+
+    /// Name, namespace, labels.
+    fn metadata(&self) -> &Metadata;
+
+    /// The value of one of [`Resource::fields`]; empty for any other.
+    fn field(&self, field: &str) -> &str {
+        match field {
+            NAME => &self.metadata().name,
+            NAMESPACE => &self.metadata().namespace,
+            _ => "",
+        }
+    }
+}
