@@ -53,6 +53,9 @@ async fn discovery_names_the_resource_in_every_form() {
         json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "stats.antrea.io/v1alpha1", "resources": [{
             "name": "podmulticaststats", "singularName": "podmulticaststats", "namespaced": true,
             "kind": "PodMulticastStats", "verbs": ["get", "list"], "shortNames": ["pmcs"]
+        }, {
+            "name": "multicastgroups", "singularName": "multicastgroup", "namespaced": false,
+            "kind": "MulticastGroup", "verbs": ["get", "list"], "shortNames": ["mcg"]
         }]})
     );
 }
@@ -83,6 +86,12 @@ async fn aggregated_discovery_is_served_when_asked() {
         resource["responseKind"],
         json!({"group": "stats.antrea.io", "version": "v1alpha1", "kind": "PodMulticastStats"})
     );
+    let groups = &version["resources"][1];
+    assert_eq!(
+        (&groups["resource"], &groups["scope"]),
+        (&json!("multicastgroups"), &json!("Cluster"))
+    );
+    assert_eq!(groups["singularResource"], "multicastgroup");
 }
 
 #[tokio::test]

@@ -1,71 +1,14 @@
 //! A real kubectl, straight at the server: what it prints, and that `mcstat get` prints the same, byte for byte.
 
-#![expect(clippy::unwrap_used, reason = "a test says what must hold by panicking")]
-
 mod api_support;
 
-use api_support::{Kubectl, Printed, cluster_index, in_own_network, mcstat, noon, printed};
-use mcstat::aggregator::http::{Role, router};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    runtime::Runtime,
+use api_support::{
+    both::{Both, meaning},
+    cluster_index, in_own_network, noon,
 };
 
-/// The cluster at noon, over TCP for kubectl and over a unix socket for mcstat.
-struct Both {
-    kubectl: Kubectl,
-    folder: tempfile::TempDir,
-    _runtime: Runtime,
-}
-
-impl Both {
-    /// Call it in a network of your own.
-    fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let app = router(cluster_index(noon()), Role::Aggregator, noon);
-        let address = runtime.block_on(async {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let unix = UnixListener::bind(folder.path().join("s")).unwrap();
-            let address = tcp.local_addr().unwrap();
-            let same = app.clone();
-            tokio::spawn(async move { axum::serve(tcp, app).await });
-            tokio::spawn(async move { axum::serve(unix, same).await });
-            address
-        });
-        Self {
-            kubectl: Kubectl::new(&format!("http://{address}")),
-            folder,
-            _runtime: runtime,
-        }
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> Printed {
-        self.kubectl.run(arguments)
-    }
-
-    fn mcstat(&self, arguments: &[&str]) -> Printed {
-        let mut command = mcstat(arguments);
-        command.env("MCSTAT_SOCKET", self.folder.path().join("s"));
-        printed(command)
-    }
-
-    fn lines(&self, arguments: &[&str]) -> Vec<Vec<String>> {
-        let answer = self.kubectl(arguments);
-        assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""), "{arguments:?}");
-        answer
-            .stdout
-            .lines()
-            .map(|line| line.split_whitespace().map(str::to_owned).collect())
-            .collect()
-    }
-}
-
 fn with_both(body: impl FnOnce(&Both) + Send) {
-    in_own_network(|| body(&Both::start()));
+    in_own_network(|| body(&Both::start(cluster_index(noon()))));
 }
 
 #[test]
@@ -110,28 +53,10 @@ fn kubectl_and_mcstat_mean_the_same_in_json_and_yaml() {
                 arguments.extend(["-o", form]);
                 let (theirs, ours) = (both.kubectl(&arguments), both.mcstat(&arguments));
                 assert_eq!((theirs.code, theirs.stderr.as_str()), (Some(0), ""));
-                // YAML contains JSON; numbers are compared as numbers, since Go prints 0.0 as 0.
-                let parse = |text: &str| -> serde_yaml::Value { serde_yaml::from_str(text).unwrap() };
-                let (theirs, ours) = (parse(&theirs.stdout), parse(&ours.stdout));
-                assert_eq!(numbers_alike(ours), numbers_alike(theirs), "{arguments:?}");
+                assert_eq!(meaning(&ours.stdout), meaning(&theirs.stdout), "{arguments:?}");
             }
         }
     });
-}
-
-/// Every number as f64; the fixture has none that loses by it.
-fn numbers_alike(value: serde_yaml::Value) -> serde_yaml::Value {
-    use serde_yaml::Value;
-    match value {
-        Value::Number(number) => Value::from(number.as_f64().unwrap()),
-        Value::Sequence(items) => Value::Sequence(items.into_iter().map(numbers_alike).collect()),
-        Value::Mapping(map) => Value::Mapping(
-            map.into_iter()
-                .map(|(key, value)| (key, numbers_alike(value)))
-                .collect(),
-        ),
-        other => other,
-    }
 }
 
 #[test]
@@ -212,18 +137,27 @@ fn kubectl_explains_what_it_cannot_do() {
 }
 
 #[test]
-fn api_resources_lists_the_short_name() {
+fn api_resources_lists_the_short_names() {
     with_both(|both| {
         let lines = both.lines(&["api-resources", "--no-headers"]);
         assert_eq!(
             lines,
-            [[
-                "podmulticaststats",
-                "pmcs",
-                "stats.antrea.io/v1alpha1",
-                "true",
-                "PodMulticastStats"
-            ]]
+            [
+                [
+                    "multicastgroups",
+                    "mcg",
+                    "stats.antrea.io/v1alpha1",
+                    "false",
+                    "MulticastGroup"
+                ],
+                [
+                    "podmulticaststats",
+                    "pmcs",
+                    "stats.antrea.io/v1alpha1",
+                    "true",
+                    "PodMulticastStats"
+                ]
+            ]
         );
     });
 }

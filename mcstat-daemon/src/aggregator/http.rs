@@ -1,11 +1,16 @@
-//! The HTTP interface: discovery, `podmulticaststats` as Table or JSON, probes, and (for an aggregator) the push.
+//! The HTTP interface: discovery, the resources as Table or JSON, probes, and (for an aggregator) the push.
 //!
 //! One router serves the cluster view and, over a unix socket, one node's view, so that kubectl and `mcstat get` share
 //! every line. Every failure is a `metav1.Status` in JSON. It does not authenticate: who may connect is decided where
 //! the router is bound. `limit` is honoured by answering with everything and no `continue`, which the API conventions
 //! allow ("servers may return fewer or more"): the whole list is in memory, and pages cost kubectl more than they save.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
@@ -24,12 +29,15 @@ use tower_http::{
 
 use super::{
     discovery,
-    index::{Row, SharedIndex},
+    findings::Unheard,
+    groups,
+    index::{Index, SharedIndex},
     ingest,
     negotiate::{self, DiscoveryForm, ObjectForm},
     selector::Selection,
 };
 use crate::api::{
+    group::MulticastGroup,
     resource::{self, Object, Resource},
     stats,
     status::StatusObject,
@@ -52,7 +60,18 @@ pub enum Role {
 #[derive(Clone)]
 struct Server {
     index: Arc<SharedIndex>,
+    role: Role,
     clock: fn() -> Timestamp,
+}
+
+impl Server {
+    /// What nobody in the cluster has joined. One node cannot tell.
+    fn unheard(&self, index: &Index, wanted: Option<&BTreeSet<IpAddr>>, now: Timestamp) -> Unheard {
+        match self.role {
+            Role::Aggregator => index.unheard(wanted, now),
+            Role::Node => Unheard::default(),
+        }
+    }
 }
 
 /// The routes over this index. `clock` gives the time of each request; servers pass `Timestamp::now`.
@@ -61,6 +80,7 @@ pub fn router(index: Arc<SharedIndex>, role: Role, clock: fn() -> Timestamp) -> 
     let version = format!("{group}/{}", stats::VERSION);
     let all = format!("{version}/{}", stats::RESOURCE);
     let namespaced = format!("{version}/namespaces/{{namespace}}/{}", stats::RESOURCE);
+    let groups = format!("{version}/{}", resource::GROUPS.plural);
     let mut router = Router::new()
         .route("/apis", get(apis))
         .route(&group, get(async || json(StatusCode::OK, &discovery::group())))
@@ -68,6 +88,8 @@ pub fn router(index: Arc<SharedIndex>, role: Role, clock: fn() -> Timestamp) -> 
         .route(&all, get(list_all))
         .route(&namespaced, get(list_namespace))
         .route(&format!("{namespaced}/{{name}}"), get(get_one))
+        .route(&groups, get(list_groups))
+        .route(&format!("{groups}/{{name}}"), get(get_group))
         .route("/api/{*path}", get(core_api))
         .route("/openapi/v2", get(no_openapi))
         .route("/openapi/v3", get(no_openapi))
@@ -85,7 +107,7 @@ pub fn router(index: Arc<SharedIndex>, role: Role, clock: fn() -> Timestamp) -> 
         })
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES)))
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
-        .with_state(Server { index, clock })
+        .with_state(Server { index, role, clock })
 }
 
 impl IntoResponse for StatusObject {
@@ -200,9 +222,10 @@ fn list(
 ) -> Result<Response, StatusObject> {
     let request = Request::read(&resource::PODS, query, headers)?;
     let (index, now) = (server.index.snapshot(), (server.clock)());
+    let unheard = server.unheard(&index, None, now);
     let rows = index.rows(namespace, now).into_iter();
     let selected = rows.filter(|row| request.selects(row.reported));
-    let items = selected.map(|row: Row<'_>| row.served()).collect();
+    let items = selected.map(|row| row.served(&unheard)).collect();
     Ok(request.list(items, index.resource_version(now), now))
 }
 
@@ -216,10 +239,47 @@ fn one(
     let request = Request::read(&resource::PODS, query, headers)?;
     let (index, now) = (server.index.snapshot(), (server.clock)());
     let row = index.get(namespace, name, now);
-    let pod = row
-        .ok_or_else(|| StatusObject::not_found(&resource::PODS, name))?
-        .served();
-    Ok(request.one(pod.as_ref(), now))
+    let row = row.ok_or_else(|| StatusObject::not_found(&resource::PODS, name))?;
+    let unheard = server.unheard(&index, Some(&row.sends_to().collect()), now);
+    Ok(request.one(row.served(&unheard).as_ref(), now))
+}
+
+async fn list_groups(State(server): State<Server>, query: Parameters, headers: HeaderMap) -> Response {
+    all_groups(&server, query, &headers).unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn get_group(
+    State(server): State<Server>,
+    name: Result<Path<String>, PathRejection>,
+    query: Parameters,
+    headers: HeaderMap,
+) -> Response {
+    path(name)
+        .and_then(|name| one_group(&server, &name, query, &headers))
+        .unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Groups that every stack joins are left out unless the request says which of them it wants, or names a group.
+fn all_groups(server: &Server, query: Parameters, headers: &HeaderMap) -> Result<Response, StatusObject> {
+    let request = Request::read(&resource::GROUPS, query, headers)?;
+    let (index, now) = (server.index.snapshot(), (server.clock)());
+    let unheard = server.unheard(&index, None, now);
+    let hidden_too = request.selection.names(resource::HIDDEN) || request.selection.names(resource::NAME);
+    let groups = groups::groups(&index, None, &unheard, now).into_iter();
+    let selected = groups.filter(|group| (hidden_too || !group.status.hidden) && request.selects(group));
+    let items = selected.map(Cow::<MulticastGroup>::Owned).collect();
+    Ok(request.list(items, index.resource_version(now), now))
+}
+
+/// By its address in any way of writing it.
+fn one_group(server: &Server, name: &str, query: Parameters, headers: &HeaderMap) -> Result<Response, StatusObject> {
+    let request = Request::read(&resource::GROUPS, query, headers)?;
+    let (index, now) = (server.index.snapshot(), (server.clock)());
+    let not_found = || StatusObject::not_found(&resource::GROUPS, name);
+    let address: IpAddr = name.parse().map_err(|_| not_found())?;
+    let unheard = server.unheard(&index, Some(&BTreeSet::from([address])), now);
+    let group = groups::groups(&index, Some(address), &unheard, now).pop();
+    Ok(request.one(&group.ok_or_else(not_found)?, now))
 }
 
 #[derive(Serialize)]

@@ -1,4 +1,5 @@
-//! The cluster view: the newest summary of every node, merged on read into one sorted list of Pods.
+//! The cluster view: the newest summary of every node, merged on read into one sorted list of Pods (`aggregator::row`) or
+//! of groups (`aggregator::groups`).
 //!
 //! [`Index`] is a value: summaries and times in, rows out, no clock. It promises that a summary replaces the one before
 //! it (a retry, a lost reply or a reordered report changes nothing), that of two rows of one (namespace, name) the newer
@@ -7,16 +8,20 @@
 //! response is made.
 
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::{
+    findings::{Streams, Unheard},
+    row::Row,
+};
 use crate::api::{
-    stats::{Condition, PodMulticastStats},
-    summary::NodeStatsSummary,
+    stats::{Finding, PodMulticastStats},
+    summary::{GroupMembers, NodeStatsSummary, Querier},
 };
 
 /// A node is silent after this many of its own push intervals.
@@ -42,29 +47,35 @@ pub struct Index {
     published_ms: i64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct NodeEntry {
     start_time: Timestamp,
     observed_at: Timestamp,
     arrived: Timestamp,
     silent_from: Timestamp,
     /// Sorted by (namespace, name).
-    pods: Arc<Vec<PodMulticastStats>>,
+    pods: Vec<PodMulticastStats>,
+    multicast: Vec<GroupMembers>,
+    queriers: Vec<Querier>,
+    findings: Vec<Finding>,
+    streams: Streams,
 }
 
-/// One row of the merged view.
+/// One node at one time.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
-    /// The object as the node reported it.
-    pub reported: &'a PodMulticastStats,
-    /// Since when the node counts as silent, when it does.
-    silent: Option<Silence>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Silence {
-    last_report: Timestamp,
-    from: Timestamp,
+pub(super) struct NodeView<'a> {
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Whether it counts as silent: what it said of members and queriers holds no more.
+    pub(super) silent: bool,
+    /// Its groups and their members.
+    pub(super) multicast: &'a [GroupMembers],
+    /// The queriers that it hears.
+    pub(super) queriers: &'a [Querier],
+    /// What is wrong with them.
+    pub(super) findings: &'a [Finding],
+    /// What it contributes to the cluster's findings.
+    pub(super) streams: &'a Streams,
 }
 
 impl Index {
@@ -86,12 +97,20 @@ impl Index {
             pod.metadata.resource_version = Some(version.clone());
         }
         summary.pods.sort_by(|a, b| key(a).cmp(&key(b)));
+        let held = self.nodes.get(&summary.metadata.name);
+        let before = held.map(|held| (&held.streams, held.pods.as_slice()));
+        let heard = held.is_some_and(|held| held.silent_since(now).is_none());
+        let streams = Streams::next(before, heard, &summary, now);
         let entry = NodeEntry {
             start_time: summary.start_time,
             observed_at: summary.observed_at,
             arrived: now,
             silent_from: silent_from(now, summary.interval_seconds),
-            pods: Arc::new(summary.pods),
+            pods: summary.pods,
+            multicast: summary.multicast,
+            queriers: summary.queriers,
+            findings: summary.findings,
+            streams,
         };
         self.nodes.insert(summary.metadata.name, Arc::new(entry));
         Accepted::Newest
@@ -138,10 +157,8 @@ impl Index {
     /// The resourceVersion of a list at `now`: the newest publish time of what it can show, `now` while it is empty.
     #[must_use]
     pub fn resource_version(&self, now: Timestamp) -> String {
-        let silences = self
-            .live(now)
-            .filter_map(|entry| entry.silence(now))
-            .map(|s| s.from.as_millisecond());
+        let silences = self.live(now).filter_map(|entry| entry.silent_since(now));
+        let silences = silences.map(Timestamp::as_millisecond);
         let newest = silences.fold(self.published_ms, i64::max);
         if newest == 0 { now.as_millisecond() } else { newest }.to_string()
     }
@@ -150,6 +167,26 @@ impl Index {
     #[must_use]
     pub fn nodes(&self, now: Timestamp) -> usize {
         self.live(now).count()
+    }
+
+    /// The nodes that have reported and not expired at `now`, by name.
+    pub(super) fn views(&self, now: Timestamp) -> impl Iterator<Item = NodeView<'_>> + Clone {
+        let nodes = self.nodes.iter().filter(move |(_, entry)| !entry.is_expired(now));
+        nodes.map(move |(name, entry)| NodeView {
+            name,
+            silent: entry.silent_since(now).is_some(),
+            multicast: &entry.multicast,
+            queriers: &entry.queriers,
+            findings: &entry.findings,
+            streams: &entry.streams,
+        })
+    }
+
+    /// The groups, all or of those `wanted`, that a Pod sends to at `now` while nobody in the cluster has joined.
+    #[must_use]
+    pub fn unheard(&self, wanted: Option<&BTreeSet<IpAddr>>, now: Timestamp) -> Unheard {
+        let nodes = self.views(now).map(|node| (node.streams, node.silent));
+        Unheard::of(nodes, wanted, now)
     }
 
     fn live(&self, now: Timestamp) -> impl Iterator<Item = &NodeEntry> {
@@ -174,11 +211,8 @@ impl NodeEntry {
         now.duration_since(self.arrived) >= EXPIRY
     }
 
-    fn silence(&self, now: Timestamp) -> Option<Silence> {
-        (now >= self.silent_from).then_some(Silence {
-            last_report: self.arrived,
-            from: self.silent_from,
-        })
+    fn silent_since(&self, now: Timestamp) -> Option<Timestamp> {
+        (now >= self.silent_from).then_some(self.silent_from)
     }
 
     fn range(&self, namespace: &str) -> std::ops::Range<usize> {
@@ -192,81 +226,14 @@ impl NodeEntry {
     }
 
     fn rows(&self, range: std::ops::Range<usize>, now: Timestamp) -> impl Iterator<Item = Row<'_>> {
-        let silent = self.silence(now);
-        self.pods
-            .get(range)
-            .unwrap_or_default()
-            .iter()
-            .map(move |reported| Row { reported, silent })
+        let pods = self.pods.get(range).unwrap_or_default().iter();
+        let silent_since = self.silent_since(now);
+        pods.map(move |reported| Row::new(reported, self.arrived, silent_since))
     }
 }
 
-impl<'a> Row<'a> {
-    /// The object as it is served. A silent node's row says so in its summary, its `Fresh` condition and its
-    /// resourceVersion (the time it became stale); its counters are frozen.
-    #[must_use]
-    pub fn served(&self) -> Cow<'a, PodMulticastStats> {
-        let reported = self.reported;
-        let Some(silence) = self.silent else {
-            if reported.status.conditions.iter().any(|c| c.kind == FRESH) {
-                return Cow::Borrowed(reported);
-            }
-            let mut pod = reported.clone();
-            pod.status
-                .conditions
-                .insert(0, fresh("True", "Reported", String::new()));
-            return Cow::Owned(pod);
-        };
-        let mut pod = reported.clone();
-        pod.metadata.resource_version = Some(silence.from.as_millisecond().to_string());
-        pod.status.summary = "Stale".to_owned();
-        pod.status.conditions.retain(|c| c.kind != FRESH);
-        let message = format!(
-            "node {} has not reported since {:.0}",
-            pod.spec.node, silence.last_report
-        );
-        pod.status.conditions.insert(0, fresh("False", "NodeSilent", message));
-        Cow::Owned(pod)
-    }
-
-    /// Whether the node of this row is silent.
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.silent.is_some()
-    }
-
-    /// Whether this row replaces another of the same name: the newer sandbox does. Without two start times to compare,
-    /// a node that still reports outweighs a silent one, then a counted Pod one that is not, then the later reading.
-    fn supersedes(&self, other: &Row<'_>) -> bool {
-        let (mine, theirs) = (&self.reported.status, &other.reported.status);
-        if let (Some(mine), Some(theirs)) = (mine.start_time, theirs.start_time)
-            && mine != theirs
-        {
-            return mine > theirs;
-        }
-        let rank = |row: &Row<'_>| {
-            (
-                !row.is_stale(),
-                row.reported.status.start_time.is_some(),
-                row.reported.status.observed_at,
-            )
-        };
-        rank(self) > rank(other)
-    }
-}
-
-const FRESH: &str = "Fresh";
-
-fn fresh(status: &str, reason: &str, message: String) -> Condition {
-    Condition {
-        kind: FRESH.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-    }
-}
-
-fn key(pod: &PodMulticastStats) -> (&str, &str) {
+/// Rows are sorted by it, and found.
+pub(super) fn key(pod: &PodMulticastStats) -> (&str, &str) {
     (&pod.metadata.namespace, &pod.metadata.name)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Accepted, Index, Row, SharedIndex};
+use super::{Accepted, Index, Row, SharedIndex, Unheard};
 use crate::api::summary::NodeStatsSummary;
 
 fn at(time: &str) -> Timestamp {
@@ -176,7 +176,11 @@ fn a_node_silent_for_three_intervals_is_stale_and_its_counts_are_frozen() {
         at("08:01:00"),
     );
 
-    let before = index.get("mkt", "a", at("08:01:29.999")).unwrap().served().into_owned();
+    let before = index
+        .get("mkt", "a", at("08:01:29.999"))
+        .unwrap()
+        .served(&Unheard::default())
+        .into_owned();
     assert_eq!(before.status.summary, "OK");
     assert_eq!(before.status.conditions[0].kind, "Fresh");
     assert_eq!(before.status.conditions[0].status, "True");
@@ -184,7 +188,11 @@ fn a_node_silent_for_three_intervals_is_stale_and_its_counts_are_frozen() {
     assert_eq!(before.metadata.resource_version.as_deref(), Some(arrived.as_str()));
     assert_eq!(index.resource_version(at("08:01:29.999")), arrived);
 
-    let after = index.get("mkt", "a", at("08:01:30")).unwrap().served().into_owned();
+    let after = index
+        .get("mkt", "a", at("08:01:30"))
+        .unwrap()
+        .served(&Unheard::default())
+        .into_owned();
     assert_eq!(after.status.summary, "Stale");
     assert_eq!(after.status.conditions.len(), 1);
     assert_eq!(after.status.conditions[0].status, "False");

@@ -4,11 +4,17 @@
 //! certificate that lets it serve a cluster is not part of this version.
 
 pub mod discovery;
+pub mod findings;
+pub mod groups;
 pub mod http;
 pub mod index;
 pub mod ingest;
 pub mod negotiate;
+pub mod row;
 pub mod selector;
+mod senders;
+#[cfg(test)]
+mod test_nodes;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 

@@ -62,6 +62,12 @@ impl Selection {
         })
     }
 
+    /// Whether a field term speaks of this field, in whatever sense.
+    #[must_use]
+    pub fn names(&self, field: &str) -> bool {
+        self.fields.iter().any(|term| term.field == field)
+    }
+
     /// Whether an object with these labels is selected; `field` gives its value of a field of its resource.
     #[must_use]
     pub fn matches<'a>(&self, labels: &BTreeMap<String, String>, field: impl Fn(&str) -> &'a str) -> bool {

@@ -1,5 +1,7 @@
 //! The served types: what users get as JSON, and what an agent tells the aggregator. Types only, no I/O.
 
+pub mod group;
+mod group_columns;
 mod pod_columns;
 pub mod resource;
 pub mod scope;

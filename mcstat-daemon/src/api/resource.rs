@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::{
+    group,
     stats::{self, Metadata},
     table::Column,
 };
@@ -36,13 +37,25 @@ pub const PODS: Resource = Resource {
     fields: &[NAME, NAMESPACE],
 };
 
+/// One group of the cluster.
+pub const GROUPS: Resource = Resource {
+    kind: group::KIND,
+    plural: group::RESOURCE,
+    singular: "multicastgroup",
+    short_name: "mcg",
+    namespaced: false,
+    fields: &[NAME, HIDDEN],
+};
+
 /// Every resource, in the order of discovery.
-pub const ALL: [&Resource; 1] = [&PODS];
+pub const ALL: [&Resource; 2] = [&PODS, &GROUPS];
 
 /// Field of every object: its name.
 pub const NAME: &str = "metadata.name";
 /// Field of namespaced objects: their namespace.
 pub const NAMESPACE: &str = "metadata.namespace";
+/// Field of groups: `true` for those that lists leave out unless a selector names this field or the name.
+pub const HIDDEN: &str = "status.hidden";
 
 /// An object of a resource: what the server needs to know of it besides its JSON.
 pub trait Object: Serialize + Clone + 'static {

@@ -422,7 +422,8 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// The word that STATUS shows.
+    /// The word that STATUS columns and JSON show.
+    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::JoinedNoTraffic => "JoinedNoTraffic",

@@ -1,4 +1,4 @@
-//! `mcstat get podmulticaststats`: what the agent on this node counts, printed as kubectl prints it.
+//! `mcstat get podmulticaststats | multicastgroups`: what the agent on this node counts, printed as kubectl prints it.
 //!
 //! The server makes the cells; this file asks, joins the answers and pads the columns. Flags, messages and exit codes
 //! are kubectl's, so that what works here works in the cluster.
@@ -16,7 +16,11 @@ use super::{
     output,
 };
 use crate::{
-    api::{stats, table::Table},
+    api::{
+        resource::{self, Resource},
+        stats,
+        table::Table,
+    },
     render::columns,
 };
 
@@ -28,8 +32,8 @@ const JSON: &str = "application/json";
 pub(super) struct GetArgs {
     /// What to show.
     #[arg(value_enum)]
-    resource: Resource,
-    /// Pods by name; all of the namespace when none is given.
+    kind: Kind,
+    /// Pods by name, or groups by address; all of them when none is given.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Namespace of the Pods.
@@ -38,6 +42,9 @@ pub(super) struct GetArgs {
     /// Pods of all namespaces.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+    /// List the groups too that every stack joins by itself: 224.0.0.1, ff02::1 and the like.
+    #[arg(long)]
+    all_groups: bool,
     /// How to print: a table when absent.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
@@ -52,10 +59,22 @@ pub(super) struct GetArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Resource {
+enum Kind {
     /// Every Pod's multicast (pmcs).
     #[value(name = "podmulticaststats", aliases = ["pmcs", "podmulticaststats.stats.antrea.io"])]
-    PodMulticastStats,
+    Pods,
+    /// Every group: who joined, who sends (mcg).
+    #[value(name = "multicastgroups", aliases = ["mcg", "multicastgroup", "multicastgroups.stats.antrea.io"])]
+    Groups,
+}
+
+impl Kind {
+    fn resource(self) -> &'static Resource {
+        match self {
+            Self::Pods => &resource::PODS,
+            Self::Groups => &resource::GROUPS,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,10 +97,12 @@ struct Answers<T> {
 
 /// Asks the agent and prints. What was found is printed even when some names were not.
 pub(super) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
-    if args.all_namespaces && !args.names.is_empty() {
+    if args.all_namespaces && !args.names.is_empty() && args.kind.resource().namespaced {
         anyhow::bail!("a resource cannot be retrieved by name across all namespaces: give --namespace instead of -A");
     }
-    let Resource::PodMulticastStats = args.resource;
+    if args.all_groups && args.kind != Kind::Groups {
+        anyhow::bail!("--all-groups is for multicastgroups: leave it out");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -111,7 +132,7 @@ pub(super) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn nothing_found(args: &GetArgs) -> String {
-    if args.all_namespaces {
+    if args.all_namespaces || !args.kind.resource().namespaced {
         "No resources found".to_owned()
     } else {
         format!("No resources found in {} namespace.", args.namespace)
@@ -120,21 +141,12 @@ fn nothing_found(args: &GetArgs) -> String {
 
 /// One question for a list, one per name else. Only a server's refusal lets the next question make sense.
 async fn ask<T: DeserializeOwned>(args: &GetArgs, accept: &str) -> Answers<T> {
-    let base = format!("/apis/{}/{}", stats::GROUP, stats::VERSION);
-    let namespaced = format!(
-        "{base}/namespaces/{}/{}",
-        path_segment(&args.namespace),
-        stats::RESOURCE
-    );
-    let paths = if args.all_namespaces {
-        vec![format!("{base}/{}", stats::RESOURCE)]
-    } else if args.names.is_empty() {
-        vec![namespaced]
+    let list = list_path(args);
+    let paths = if args.names.is_empty() {
+        vec![list + query(args)]
     } else {
-        args.names
-            .iter()
-            .map(|name| format!("{namespaced}/{}", path_segment(name)))
-            .collect()
+        let names = args.names.iter();
+        names.map(|name| format!("{list}/{}", path_segment(name))).collect()
     };
     let mut outcome = Answers {
         answers: Vec::new(),
@@ -156,6 +168,30 @@ async fn ask<T: DeserializeOwned>(args: &GetArgs, accept: &str) -> Answers<T> {
         }
     }
     outcome
+}
+
+fn list_path(args: &GetArgs) -> String {
+    let resource = args.kind.resource();
+    let namespace = if resource.namespaced && !args.all_namespaces {
+        format!("/namespaces/{}", path_segment(&args.namespace))
+    } else {
+        String::new()
+    };
+    format!(
+        "/apis/{}/{}{namespace}/{}",
+        stats::GROUP,
+        stats::VERSION,
+        resource.plural
+    )
+}
+
+/// `status.hidden!=`: whatever the field says.
+fn query(args: &GetArgs) -> &'static str {
+    if args.all_groups {
+        "?fieldSelector=status.hidden%21%3D"
+    } else {
+        ""
+    }
 }
 
 fn decode<T: DeserializeOwned>(body: &Bytes, args: &GetArgs) -> Result<T, ClientError> {
@@ -187,7 +223,8 @@ fn table(answers: &[Table], args: &GetArgs) -> Option<String> {
         .iter()
         .map(|column| wide || column.priority == 0)
         .collect();
-    let namespace = |text: &str| args.all_namespaces.then(|| text.to_owned());
+    let with_namespace = args.all_namespaces && args.kind.resource().namespaced;
+    let namespace = |text: &str| with_namespace.then(|| text.to_owned());
     let visible = |cells: Vec<String>| {
         cells
             .into_iter()
@@ -244,7 +281,7 @@ fn objects(answers: Vec<Value>, args: &GetArgs, format: Output) -> anyhow::Resul
         return Ok(items
             .iter()
             .filter_map(name)
-            .map(|n| format!("{}.{}/{n}\n", stats::RESOURCE, stats::GROUP))
+            .map(|n| format!("{}.{}/{n}\n", args.kind.resource().singular, stats::GROUP))
             .collect());
     }
     let shown = if single && items.len() == 1 {

@@ -4,6 +4,9 @@
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 #![expect(clippy::unwrap_used, reason = "a test says what must hold by panicking")]
 
+pub(crate) mod both;
+pub(crate) mod groups;
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,

@@ -1,0 +1,458 @@
+//! What a group is made of: members, senders, sums, and what of them holds when a node falls silent.
+
+use serde_json::json;
+
+use super::*;
+use crate::aggregator::test_nodes::{address, and, at, finding, index, joined, node, received, sent};
+
+const NOW: &str = "08:10:00";
+
+fn all(index: &Index, now: &str) -> Vec<MulticastGroup> {
+    groups(index, None, &Unheard::default(), at(now))
+}
+
+fn one(index: &Index, group: &str) -> MulticastGroup {
+    let mut found = groups(index, Some(address(group)), &Unheard::default(), at(NOW));
+    assert_eq!(found.len(), 1, "{group}");
+    let found = found.pop().unwrap();
+    let listed = all(index, NOW).into_iter().find(|listed| listed.group == found.group);
+    assert_eq!(listed.as_ref(), Some(&found), "one group is what the list says of it");
+    found
+}
+
+/// `GROUP: namespace/name,…` of every group.
+fn members_of(groups: &[MulticastGroup]) -> Vec<String> {
+    let pods = |group: &MulticastGroup| -> Vec<String> {
+        group
+            .pods
+            .iter()
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+            .collect()
+    };
+    groups
+        .iter()
+        .map(|group| format!("{}: {}", group.metadata.name, pods(group).join(",")))
+        .collect()
+}
+
+fn senders_of(group: &MulticastGroup) -> Vec<&str> {
+    group
+        .status
+        .senders
+        .iter()
+        .map(|sender| sender.sender.as_str())
+        .collect()
+}
+
+/// The example of Antrea's design: a node that lists a group without Pods keeps it, one that omits it lets it go.
+#[test]
+fn an_empty_group_stays_and_an_omitted_one_goes() {
+    let mut index = index(
+        [
+            node("a", "08:09:00").naming("224.3.4.5", &["default/PodA", "default/PodB"]),
+            node("b", "08:09:00").naming("224.2.3.4", &["default/PodA"]),
+        ],
+        "08:09:01",
+    );
+    let first = ["224.2.3.4: default/PodA", "224.3.4.5: default/PodA,default/PodB"];
+    assert_eq!(members_of(&all(&index, "08:09:01")), first);
+
+    let next = node("a", "08:09:10").naming("224.3.4.5", &["default/PodA", "default/PodC"]);
+    index.accept(next, at("08:09:11"));
+    index.accept(node("b", "08:09:10").naming("224.2.3.4", &[]), at("08:09:11"));
+    let second = ["224.2.3.4: ", "224.3.4.5: default/PodA,default/PodC"];
+    assert_eq!(members_of(&all(&index, "08:09:11")), second);
+
+    index.accept(node("b", "08:09:20"), at("08:09:21"));
+    assert_eq!(members_of(&all(&index, "08:09:21")), second[1..]);
+}
+
+#[test]
+fn groups_are_sorted_by_address_and_members_by_name() {
+    let index = index(
+        [
+            node("n2", NOW)
+                .naming("239.1.1.10", &["b/x", "a/z"])
+                .naming("ff15::1", &["a/z"]),
+            node("n1", NOW)
+                .naming("239.1.1.9", &["a/z"])
+                .naming("239.1.1.10", &["a/y"]),
+        ],
+        NOW,
+    );
+    let expected = ["239.1.1.9: a/z", "239.1.1.10: a/y,a/z,b/x", "ff15::1: a/z"];
+    assert_eq!(members_of(&all(&index, NOW)), expected);
+}
+
+#[test]
+fn a_member_says_how_it_is_known() {
+    let row =
+        |interface: &str| json!({"group": "239.1.1.1", "interface": interface, "membership": joined("EXCLUDE", &[])});
+    let gone = json!({"group": "239.1.1.1", "interface": "net1", "membership": and(joined("EXCLUDE", &[]), "joined", json!(false))});
+    let index = index(
+        [node("n1", NOW)
+            .naming("239.1.1.1", &["mkt/rec-0"])
+            .with("mkt/rec-0", json!([row("eth0"), gone, row("net2")]))
+            // Its node does not name it as a member: it is none, whatever it wants.
+            .with("mkt/rec-1", json!([row("eth0")]))],
+        NOW,
+    );
+    let group = one(&index, "239.1.1.1");
+    assert_eq!(members_of(std::slice::from_ref(&group)), ["239.1.1.1: mkt/rec-0"]);
+    let interfaces: Vec<_> = group
+        .status
+        .members
+        .iter()
+        .map(|member| member.interface.as_str())
+        .collect();
+    assert_eq!(interfaces, ["eth0", "net2"]);
+    let member = serde_json::to_value(&group.status.members[0]).unwrap();
+    for (field, value) in [
+        ("namespace", json!("mkt")),
+        ("pod", json!("rec-0")),
+        ("node", json!("n1")),
+        ("version", json!("IGMPv3")),
+        ("mode", json!("EXCLUDE")),
+        ("witness", json!(["report"])),
+        ("since", json!("2026-11-24T08:00:00Z")),
+    ] {
+        assert_eq!(member[field], value, "{field}");
+    }
+}
+
+#[test]
+fn sums_are_over_all_nodes_and_senders_are_those_of_the_last_minute() {
+    let index = index(
+        [
+            node("n1", NOW)
+                .naming("239.1.1.1", &["mkt/rec-0"])
+                .with(
+                    "mkt/rec-0",
+                    json!([received("239.1.1.1", 1050, "08:09:58", "10.0.0.9")]),
+                )
+                .with("mkt/old-0", json!([sent("239.1.1.1", 50, "08:08:59", "10.0.0.8")])),
+            node("n2", NOW).with("mkt/src-0", json!([sent("239.1.1.1", 1000, "08:09:59", "10.0.0.9")])),
+        ],
+        NOW,
+    );
+    let group = one(&index, "239.1.1.1");
+    let traffic = |packets| Traffic {
+        packets,
+        bytes: packets * 142,
+    };
+    assert_eq!(
+        (group.status.sent, group.status.received),
+        (traffic(1050), traffic(1050))
+    );
+    assert_eq!(group.status.last_seen, Some(at("08:09:59")));
+    assert_eq!(group.status.nodes, ["n1", "n2"]);
+    assert_eq!((group.status.nodes_reporting, group.status.nodes_expected), (2, 2));
+    let sender = Sender {
+        sender: "mkt/src-0".into(),
+        node: Some("n2".into()),
+        sent: Some(traffic(1000)),
+        last_seen: at("08:09:59"),
+    };
+    assert_eq!(group.status.senders, [sender]);
+    assert_eq!(group.status.summary, "OK");
+}
+
+/// A minute after the reading the packet is a minute older, whatever the node's own clock says.
+#[test]
+fn a_sender_is_forgotten_after_a_minute_by_either_clock() {
+    // The node's clock is an hour behind.
+    let index = index(
+        [node("n1", "07:10:00").with("mkt/a", json!([sent("239.1.1.1", 1, "07:09:50", "10.0.0.9")]))],
+        NOW,
+    );
+    for (now, groups) in [("08:10:00", 1), ("08:10:49", 1), ("08:10:50", 0)] {
+        assert_eq!(all(&index, now).len(), groups, "{now}");
+    }
+}
+
+#[test]
+fn a_source_that_no_pod_sent_from_is_external() {
+    let receiver = |last: &str, source: &str| json!([received("239.1.1.1", 5, last, source)]);
+    let both = and(
+        sent("239.1.1.1", 5, "08:09:57", "10.0.0.2"),
+        "inbound",
+        received("239.1.1.1", 5, "08:09:57", "10.0.0.1")["inbound"].clone(),
+    );
+    let other = and(
+        sent("239.1.1.1", 5, "08:09:57", "10.0.0.1"),
+        "inbound",
+        received("239.1.1.1", 5, "08:09:57", "10.0.0.2")["inbound"].clone(),
+    );
+    let index = index(
+        [
+            // These two hear each other: each row's lastSource is the other one's address.
+            node("n1", NOW)
+                .with("mkt/a", json!([both]))
+                .with("mkt/b", json!([other])),
+            node("n2", NOW)
+                .with("mkt/c", receiver("08:09:58", "192.0.2.7"))
+                .with("mkt/d", receiver("08:09:59", "192.0.2.7"))
+                .with("mkt/e", receiver("08:08:00", "192.0.2.8")),
+        ],
+        NOW,
+    );
+    let group = one(&index, "239.1.1.1");
+    assert_eq!(senders_of(&group), ["mkt/a", "mkt/b", "ext:192.0.2.7"]);
+    let external = &group.status.senders[2];
+    assert_eq!(
+        (external.last_seen, external.sent, &external.node),
+        (at("08:09:59"), None, &None)
+    );
+    // Somebody sends and nobody is a member: the group is there all the same.
+    assert_eq!(members_of(std::slice::from_ref(&group)), ["239.1.1.1: "]);
+}
+
+#[test]
+fn more_senders_are_told_of_when_the_source_changes_more_often_than_they_explain() {
+    let heard = |changes: u64, source: &str| {
+        let mut row = received("239.1.1.1", 5, "08:09:59", source);
+        row["inbound"]["sourceChanges"] = json!(changes);
+        row
+    };
+    let told = |before: u64, after: u64, senders: &[(&str, &str)]| {
+        let at_time = |observed: &str, changes| {
+            let summary = node("n1", observed).with("mkt/rec", json!([heard(changes, "10.0.0.9")]));
+            senders.iter().fold(summary, |summary, (pod, source)| {
+                summary.with(pod, json!([sent("239.1.1.1", 1, "08:09:59", source)]))
+            })
+        };
+        let mut index = index([at_time("08:09:59", before)], "08:09:59");
+        index.accept(at_time("08:10:00", after), at("08:10:00"));
+        one(&index, "239.1.1.1").status.more_senders
+    };
+    // One unknown source that another one took turns with.
+    assert!(told(0, 2, &[]));
+    assert!(!told(0, 1, &[]));
+    // What was long ago is no matter.
+    assert!(!told(1000, 1000, &[]));
+    // One Pod cannot take turns with itself, two can.
+    assert!(told(0, 2, &[("mkt/a", "10.0.0.9")]));
+    assert!(!told(0, 100, &[("mkt/a", "10.0.0.9"), ("mkt/b", "10.0.0.8")]));
+}
+
+/// K7 of the acceptance list: a silent node's Pods leave every group; its counts stay in the sums.
+#[test]
+fn a_silent_nodes_pods_are_no_members_and_stay_in_the_sums() {
+    let mut index = index(
+        [node("n1", "08:09:00")
+            .naming("239.1.1.1", &["mkt/gone"])
+            .naming("239.1.1.2", &["mkt/gone"])
+            .hearing("10.0.0.1")
+            .with("mkt/gone", json!([sent("239.1.1.1", 7, "08:09:00", "10.0.0.9")]))],
+        "08:09:00",
+    );
+    let live = |observed: &str| {
+        node("n2", observed)
+            .naming("239.1.1.1", &["mkt/here"])
+            .with("mkt/here", json!([received("239.1.1.1", 5, observed, "10.0.0.9")]))
+    };
+    index.accept(live("08:09:28"), at("08:09:28"));
+    let before = all(&index, "08:09:29");
+    assert_eq!(
+        members_of(&before),
+        ["239.1.1.1: mkt/gone,mkt/here", "239.1.1.2: mkt/gone"]
+    );
+    assert_eq!(
+        (before[0].status.nodes_reporting, before[0].status.nodes_expected),
+        (2, 2)
+    );
+
+    let after = all(&index, "08:09:30");
+    assert_eq!(members_of(&after), ["239.1.1.1: mkt/here"]);
+    assert_eq!(
+        (after[0].status.nodes_reporting, after[0].status.nodes_expected),
+        (1, 2)
+    );
+    assert_eq!((after[0].status.sent.packets, after[0].status.received.packets), (7, 5));
+    assert!(after[0].status.queriers.is_empty());
+    // A live receiver still hears it: it sends, silent node or not.
+    index.accept(live("08:10:30"), at("08:10:30"));
+    let later = all(&index, "08:10:31");
+    assert_eq!(senders_of(&later[0]), ["mkt/gone"]);
+    assert_eq!(later[0].status.senders[0].last_seen, at("08:10:30"));
+}
+
+#[test]
+fn of_two_nodes_that_name_one_pod_the_newer_sandbox_is_the_member() {
+    let row =
+        |membership: &serde_json::Value| json!([{"group": "239.1.1.1", "interface": "eth0", "membership": membership}]);
+    let old = node("n1", NOW)
+        .naming("239.1.1.1", &["mkt/a"])
+        .naming("239.1.1.2", &["mkt/a"])
+        .with("mkt/a", row(&joined("EXCLUDE", &[])));
+    let mut new = node("n2", NOW)
+        .naming("239.1.1.1", &["mkt/a"])
+        .with("mkt/a", row(&joined("INCLUDE", &["10.0.0.9"])));
+    new.pods[0].status.start_time = Some(at("08:09:00"));
+    for order in [[old.clone(), new.clone()], [new, old]] {
+        let index = index(order, NOW);
+        assert_eq!(members_of(&all(&index, NOW)), ["239.1.1.1: mkt/a"]);
+        let group = one(&index, "239.1.1.1");
+        let members: Vec<_> = group.status.members.iter().map(|member| member.node.as_str()).collect();
+        assert_eq!((members, &group.status.nodes), (vec!["n2"], &vec!["n2".to_owned()]));
+    }
+}
+
+#[test]
+fn a_source_specific_group_tells_its_sources() {
+    let series = |source: &str, row: serde_json::Value| and(row, "source", json!(source));
+    let wants = |sources: &[&str], mode: &str| json!({"group": "232.1.1.1", "interface": "eth0", "source": sources[0], "membership": joined(mode, sources)});
+    let index = index(
+        [
+            node("n1", NOW)
+                .naming("232.1.1.1", &["mkt/rec-0", "mkt/rec-1", "mkt/rec-2"])
+                .with(
+                    "mkt/rec-0",
+                    json!([
+                        and(
+                            series("10.0.0.1", received("232.1.1.1", 30, "08:09:59", "10.0.0.1")),
+                            "membership",
+                            joined("INCLUDE", &["10.0.0.1", "10.0.0.2"])
+                        ),
+                        // The membership stands on every row of the group: it counts once.
+                        and(
+                            series("192.0.2.9", received("232.1.1.1", 2, "08:09:50", "192.0.2.9")),
+                            "membership",
+                            joined("INCLUDE", &["10.0.0.1", "10.0.0.2"])
+                        )
+                    ]),
+                )
+                .with("mkt/rec-1", json!([wants(&["10.0.0.1"], "INCLUDE")]))
+                .with("mkt/rec-2", json!([wants(&["10.0.0.3"], "EXCLUDE")])),
+            node("n2", NOW).with(
+                "mkt/src-0",
+                json!([series("10.0.0.1", sent("232.1.1.1", 31, "08:09:59", "10.0.0.1"))]),
+            ),
+        ],
+        NOW,
+    );
+    let group = one(&index, "232.1.1.1");
+    assert_eq!(senders_of(&group), ["mkt/src-0", "ext:192.0.2.9"]);
+    let sources = group.status.sources.as_ref().unwrap();
+    let told: Vec<_> = sources
+        .iter()
+        .map(|s| {
+            (
+                s.source.to_string(),
+                s.included,
+                s.excluded,
+                s.sent.packets,
+                s.received.packets,
+            )
+        })
+        .collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|(a, i, e, s, r)| (a.as_str(), *i, *e, *s, *r))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("10.0.0.1", 2, 0, 31, 30),
+            ("10.0.0.2", 1, 0, 0, 0),
+            ("10.0.0.3", 0, 1, 0, 0),
+            ("192.0.2.9", 0, 0, 0, 2)
+        ]
+    );
+    assert_eq!(
+        group.status.members[0].membership.sources,
+        [address("10.0.0.1"), address("10.0.0.2")]
+    );
+    assert_eq!(group.status.members.len(), 3);
+    // Outside the SSM ranges nothing is known of sources.
+    let elsewhere = crate::aggregator::test_nodes::index([node("n1", NOW).naming("239.1.1.1", &["mkt/a"])], NOW);
+    assert_eq!(one(&elsewhere, "239.1.1.1").status.sources, None);
+}
+
+#[test]
+fn status_is_the_first_finding_of_pods_cluster_and_queriers() {
+    let group = "239.1.1.1";
+    let mut n1 = node("n1", NOW)
+        .naming(group, &["mkt/a"])
+        .with("mkt/a", json!([received(group, 1, NOW, "10.0.0.9")]));
+    n1.pods[0].status.findings = vec![
+        finding("TTL1", Some(group), "08:05:00"),
+        finding("JoinedNoTraffic", Some("239.9.9.9"), "08:05:00"),
+    ];
+    let status = |summaries: Vec<crate::api::summary::NodeStatsSummary>| {
+        let found = one(&index(summaries, NOW), group).status;
+        let kinds: Vec<_> = found.findings.iter().map(|told| told.finding.kind.word()).collect();
+        (found.summary, kinds.join(","))
+    };
+    let told = |summary: &str, kinds: &str| (summary.to_owned(), kinds.to_owned());
+    assert_eq!(status(vec![n1.clone()]), told("TTL1", "TTL1"));
+
+    // Of the queriers where members are, in the group's family.
+    let mut n2 = node("n2", NOW);
+    n2.findings = vec![finding("TwoQueriers", None, "08:05:00")];
+    assert_eq!(status(vec![n1.clone(), n2.clone()]), told("TTL1", "TTL1"));
+    n2 = n2.naming(group, &["mkt/b"]);
+    assert_eq!(
+        status(vec![n1.clone(), n2.clone()]),
+        told("TwoQueriers", "TwoQueriers,TTL1")
+    );
+    n2.findings = vec![finding("NoQuerier", Some("ff02::1"), "08:05:00")];
+    assert_eq!(status(vec![n1.clone(), n2.clone()]), told("TTL1", "TTL1"));
+    n2.findings = vec![finding("NoQuerier", Some("224.0.0.1"), "08:05:00")];
+    assert_eq!(status(vec![n1, n2]), told("NoQuerier", "NoQuerier,TTL1"));
+}
+
+#[test]
+fn link_local_groups_have_no_findings_and_those_of_every_stack_are_hidden() {
+    let mut n1 = node("n1", NOW);
+    n1.findings = vec![finding("NoQuerier", None, "08:05:00")];
+    for group in ["224.0.0.1", "224.0.0.251", "ff02::1:ff00:1", "ff02::2", "239.1.1.1"] {
+        n1 = n1.naming(group, &["mkt/a"]);
+    }
+    let told: Vec<_> = all(&index([n1], NOW), NOW)
+        .into_iter()
+        .map(|group| (group.metadata.name, group.status.hidden, group.status.summary))
+        .collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|(name, hidden, word)| (name.as_str(), *hidden, word.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("224.0.0.1", true, "OK"),
+            ("224.0.0.251", false, "OK"),
+            ("239.1.1.1", false, "NoQuerier"),
+            ("ff02::2", false, "OK"),
+            ("ff02::1:ff00:1", true, "OK"),
+        ]
+    );
+}
+
+#[test]
+fn queriers_are_those_of_the_groups_nodes_and_family() {
+    let index = index(
+        [
+            node("n1", NOW)
+                .naming("239.1.1.1", &["mkt/a"])
+                .hearing("10.0.0.1")
+                .hearing("fe80::1"),
+            node("n2", NOW)
+                .naming("ff15::1", &["mkt/b"])
+                .hearing("10.0.0.2")
+                .hearing("fe80::2"),
+        ],
+        NOW,
+    );
+    let heard = |group: &str| {
+        let queriers = one(&index, group).status.queriers;
+        queriers
+            .iter()
+            .map(|heard| format!("{} {}", heard.node, heard.querier.address))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (heard("239.1.1.1"), heard("ff15::1")),
+        (vec!["n1 10.0.0.1".to_owned()], vec!["n2 fe80::2".to_owned()])
+    );
+}
