@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api_support::{Aggregator, Kubectl, cluster, in_own_network, mcstat, printed};
+use api_support::{Aggregator, Kubectl, before, cluster, groups, in_own_network, mcstat, printed};
 use jiff::Timestamp;
 use mcstat::{agent::publish, api::summary::NodeStatsSummary};
 use nix::sys::signal::Signal;
@@ -124,5 +124,55 @@ fn an_aggregator_that_comes_late_or_comes_back_is_complete_again() {
                 aggregator.stop(Signal::SIGKILL);
             }
         });
+    });
+}
+
+/// The interval is an hour: what arrives after the first summary is news.
+#[test]
+fn another_membership_is_pushed_at_once() {
+    in_own_network(|| {
+        let aggregator = Aggregator::start("127.0.0.1:0");
+        let kubectl = Kubectl::new(&aggregator.url());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let now = Timestamp::now();
+        let [mut n7, _] = groups::nodes(now);
+        let (sender, receiver) = watch::channel(Some(Arc::new(n7.clone())));
+        runtime.spawn(publish::run(
+            receiver,
+            vec![aggregator.url()],
+            Duration::from_secs(3600),
+            std::future::pending(),
+        ));
+        // Long after the slowest push, as above.
+        let members_become = |expected: &str| {
+            let give_up = Instant::now() + Duration::from_secs(60);
+            loop {
+                let pods = "jsonpath={.pods[*].name}";
+                let answer = kubectl.run(["get", "multicastgroup", "239.1.1.1", "-o", pods]);
+                if answer.stdout == expected {
+                    break;
+                }
+                assert!(Instant::now() < give_up, "{expected:?} never came: {answer:?}");
+            }
+        };
+        members_become("rec-0 rec-1");
+        let leave = |summary: &mut NodeStatsSummary, name: &str, ago: i64| {
+            for group in &mut summary.multicast {
+                group.pods.retain(|pod| pod.name != name);
+            }
+            summary.observed_at = before(now, ago);
+            sender.send_replace(Some(Arc::new(summary.clone())));
+        };
+        leave(&mut n7, "rec-0", 2);
+        members_become("rec-1");
+        // Two at once: the second one waits for its second and is not lost.
+        leave(&mut n7, "rec-1", 1);
+        n7.multicast[2] = groups::nodes(now)[0].multicast[2].clone();
+        leave(&mut n7, "rec-1", 0);
+        members_become("rec-0");
+        assert_eq!(aggregator.stop(Signal::SIGTERM), Some(0));
     });
 }

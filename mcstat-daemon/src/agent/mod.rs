@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod bpf;
 pub mod config;
 pub mod local;
+mod news;
 pub mod pods;
 mod ports;
 pub mod publish;

@@ -1,6 +1,7 @@
 //! Pushes the newest summary to every aggregator: POST of gzip JSON, one task per target.
 //!
 //! A summary is the node's whole truth, so nothing is queued: whatever could not be sent is replaced by the next one.
+//! Counters wait for the interval; another membership, querier or finding goes out at once, at most one push a second.
 //! A failing target is tried again after 1 to 8 s and never holds up another one or the tick. It warns when a target
 //! starts to fail and says so when it works again, once each. Plain HTTP goes to loopback addresses only.
 
@@ -18,13 +19,20 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, StatusCode, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::{net::TcpStream, sync::watch, task::JoinSet, time};
+use tokio::{
+    net::TcpStream,
+    sync::watch::{self, error::RecvError},
+    task::JoinSet,
+    time,
+};
 
-use super::backoff::Backoff;
+use super::{backoff::Backoff, news};
 use crate::api::summary::{self, NodeStatsSummary};
 
 /// A push that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// News goes out no sooner than this after the push before.
+const NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// Of an answer only the message is used.
 const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
@@ -111,7 +119,7 @@ impl Target {
     }
 }
 
-/// Pushes every `interval` to each target until `shutdown` completes. The first summary goes out at once.
+/// Pushes every `interval` and at once what cannot wait to each target until `shutdown` completes. The first summary goes out at once.
 ///
 /// # Errors
 /// A target cannot be used; nothing has been sent then.
@@ -138,9 +146,7 @@ pub async fn run(
 async fn push_to(target: Target, mut summaries: Summaries, interval: Duration) {
     let mut backoff = Backoff::default();
     let mut failing = false;
-    let mut due = time::Instant::now();
     loop {
-        time::sleep_until(due).await;
         let Ok(newest) = summaries.wait_for(Option::is_some).await.map(|newest| newest.clone()) else {
             return;
         };
@@ -150,14 +156,16 @@ async fn push_to(target: Target, mut summaries: Summaries, interval: Duration) {
             .await
             .unwrap_or(Err(PushError::Timeout));
         let aggregator = &target.authority;
-        due = match outcome {
+        match outcome {
             Ok(()) => {
                 backoff.succeeded(Instant::now());
                 if failing {
                     tracing::info!(aggregator, "aggregator takes summaries again");
                 }
                 failing = false;
-                (began + interval).into()
+                if until_due(&mut summaries, &newest, began, interval).await.is_err() {
+                    return;
+                }
             }
             Err(error) => {
                 if failing {
@@ -166,9 +174,29 @@ async fn push_to(target: Target, mut summaries: Summaries, interval: Duration) {
                     tracing::warn!(aggregator, %error, "aggregator takes no summaries; is it running? retrying");
                 }
                 failing = true;
-                backoff.failed(Instant::now()).into()
+                time::sleep_until(backoff.failed(Instant::now()).into()).await;
             }
-        };
+        }
+    }
+}
+
+/// Waits until the next push is due, given what was pushed and when. Fails when the sender of the summaries is gone.
+async fn until_due(
+    summaries: &mut Summaries,
+    pushed: &NodeStatsSummary,
+    began: Instant,
+    interval: Duration,
+) -> Result<(), RecvError> {
+    let is_news =
+        |newest: &Option<Arc<NodeStatsSummary>>| newest.as_ref().is_some_and(|newest| news::is_news(pushed, newest));
+    let news = async {
+        summaries.wait_for(is_news).await?;
+        time::sleep_until((began + NEWS_INTERVAL).into()).await;
+        Ok(())
+    };
+    tokio::select! {
+        news = news => news,
+        () = time::sleep_until((began + interval).into()) => Ok(()),
     }
 }
 
