@@ -42,7 +42,8 @@ pub struct NodeStatsSummary {
     /// The queriers heard at this node, sorted by family and address.
     #[serde(default)]
     pub queriers: Vec<Querier>,
-    /// What is wrong with the queriers.
+    /// What is wrong with the queriers. `group` tells the protocol, being where its general queries go: 224.0.0.1 for IGMP,
+    /// ff02::1 for MLD; a finding without it concerns both.
     #[serde(default)]
     pub findings: Vec<Finding>,
     /// Health of maps, programs and the event path.
