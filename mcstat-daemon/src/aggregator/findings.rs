@@ -1,6 +1,6 @@
 //! What only the whole cluster can tell: that a Pod sends and nobody has joined (`SentNobodyJoined`).
 //!
-//! [`Streams`] is what one node contributes, made when its summary arrives: its size is that of the summary, and a
+//! `Streams` is what one node contributes, made when its summary arrives: its size is that of the summary, and a
 //! bound. [`Unheard`] is the answer at one time, over all nodes. Both are values, time is a parameter. A finding needs
 //! 30 s of evidence, and knowledge: a silent node's members count as members until it expires, and nothing is said while
 //! an agent that reads no kernel tables has listened for less than a membership lasts.
