@@ -5,4 +5,5 @@ pub mod control;
 pub mod igmp;
 pub mod mld;
 pub mod ovsdb;
+pub mod procnet;
 pub mod wire;
