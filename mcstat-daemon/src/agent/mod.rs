@@ -3,19 +3,22 @@
 //! ```text
 //!  Pod source ──watch──▶ ports thread ──▶ programs, ports table, freed slots
 //!                              │ departed, uncounted
-//!  maps, ring buffer ──▶ tick ◀┘──▶ Snapshot ─▶ ledger ─▶ NodeStatsSummary ──watch──▶ local API, push
+//!  maps, ring buffer,          │
+//!  /proc/<pid>/net ─────▶ tick ◀┘──▶ Snapshot ─▶ ledger ─▶ NodeStatsSummary ──watch──▶ local API, push
 //! ```
 //! One task owns the tick and the ledger. When the agent ends, programs and maps stay: counting goes on.
 
 pub mod backoff;
 pub mod bpf;
 pub mod config;
+mod joined;
 pub mod local;
 mod news;
 pub mod pods;
 mod ports;
 pub mod publish;
 mod tick;
+pub mod witness;
 
 use std::sync::Arc;
 
@@ -31,7 +34,8 @@ use self::{
     config::{Config, SourceKind},
     pods::PodPorts,
     ports::Ports,
-    tick::Tick,
+    tick::{Channels, Tick},
+    witness::Witness,
 };
 use crate::{api::summary::NodeStatsSummary, ledger::Ledger};
 
@@ -47,6 +51,9 @@ pub enum AgentError {
     /// The Pods of network namespaces.
     #[error(transparent)]
     Netns(#[from] pods::netns::NetnsError),
+    /// The second witness.
+    #[error("the Pods' network namespaces cannot be followed: {0}")]
+    Witness(#[from] pods::link::LinkError),
     /// The local API.
     #[error(transparent)]
     Local(#[from] local::LocalError),
@@ -79,6 +86,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (summaries, summaries_seen) = watch::channel(None::<Arc<NodeStatsSummary>>);
     let (departed, departed_seen) = mpsc::channel(1024);
     let (uncounted, uncounted_seen) = watch::channel(Vec::new());
+    let (joined, joined_seen) = watch::channel(Arc::default());
 
     let limits = (config.slot_idle, config.maps.ports);
     let clock = kernel.clock.try_clone()?;
@@ -89,18 +97,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         limits,
         departed,
         uncounted,
+        joined_seen,
     );
     let ports_thread = ports.spawn(Handle::current(), wanted_by_ports)?;
     let ledger = Ledger::new(node(&config));
     let ports_alive = uncounted_seen.clone();
-    let tick = Tick::new(
-        kernel.maps,
-        kernel.clock,
-        kernel.ring,
-        ledger,
-        departed_seen,
-        uncounted_seen,
-    )?;
+    let channels = Channels {
+        departed: departed_seen,
+        uncounted: uncounted_seen,
+        wanted: wanted.subscribe(),
+        joined,
+    };
+    let witness = Witness::open()?;
+    let tick = Tick::new(kernel.maps, kernel.clock, kernel.ring, ledger, witness, channels)?;
 
     let (stop, stopped) = watch::channel(false);
     let until_stopped = || {

@@ -27,6 +27,7 @@ use super::{
         now, read, sys,
         table::{self, Entry, text},
     },
+    joined::Joined,
     pods::{PodPort, PodPorts},
 };
 use crate::ledger::snapshot::{PortReading, UncountedPort};
@@ -54,6 +55,8 @@ pub(super) struct Ports {
     departed: mpsc::Sender<PortReading>,
     /// Interfaces that are not counted, those of the source included.
     uncounted: watch::Sender<Vec<UncountedPort>>,
+    /// Groups whose slots stay.
+    joined: watch::Receiver<Arc<Joined>>,
     attached: BTreeSet<u32>,
     complaints: BTreeMap<String, String>,
     /// Something of the last round is to be tried again.
@@ -69,6 +72,7 @@ impl Ports {
         limits: (Duration, u32),
         departed: mpsc::Sender<PortReading>,
         uncounted: watch::Sender<Vec<UncountedPort>>,
+        joined: watch::Receiver<Arc<Joined>>,
     ) -> Self {
         let (slot_idle, max_ports) = limits;
         Self {
@@ -79,6 +83,7 @@ impl Ports {
             max_ports,
             departed,
             uncounted,
+            joined,
             attached: BTreeSet::new(),
             complaints: BTreeMap::new(),
             unfinished: true,
@@ -290,8 +295,8 @@ impl Ports {
     fn fold_idle(&mut self) {
         let outcome = self.clock.read(&self.maps).and_then(|clock| {
             let ticks = self.slot_idle.as_secs() * u64::from(clock.hz);
-            // No membership is known yet: the issue on membership passes the joined groups here.
-            let idle = free::idle(&self.maps, &clock, ticks, |_, _| false);
+            let joined = Arc::clone(&self.joined.borrow());
+            let idle = free::idle(&self.maps, &clock, ticks, |port, group| joined.contains(&(port, group)));
             idle.chunks(FOLD_BATCH)
                 .try_fold(0, |sum, batch| Ok(sum + free::fold(&self.maps, batch, sys::rcu_wait)?))
                 .map_err(|error| KernelError::System {

@@ -1,6 +1,10 @@
 //! The tick: everything read into one [`Snapshot`], and what the ledger makes of it handed on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aya::maps::{MapData, RingBuf};
 use tokio::{
@@ -10,21 +14,38 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::bpf::{
-    ClockSource, KernelError,
-    clock::Clock,
-    maps::Maps,
-    read::{self, Reader},
-    ring::{self, RawEvent},
+use super::{
+    bpf::{
+        ClockSource, KernelError,
+        clock::Clock,
+        maps::Maps,
+        read::{self, Reader},
+        ring::{self, RawEvent},
+    },
+    joined::{self, Joined},
+    pods::PodPorts,
+    witness::Witness,
 };
 use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
         Ledger,
-        snapshot::{ControlEvent, Direction, PortReading, Snapshot, UncountedPort},
+        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, UncountedPort},
     },
     proto,
 };
+
+/// What the tick is told and tells besides the maps.
+pub(super) struct Channels {
+    /// Last readings of ports that are gone.
+    pub(super) departed: mpsc::Receiver<PortReading>,
+    /// Interfaces that are not counted.
+    pub(super) uncounted: watch::Receiver<Vec<UncountedPort>>,
+    /// The Pods, for the second witness.
+    pub(super) wanted: watch::Receiver<PodPorts>,
+    /// The groups that each port has joined.
+    pub(super) joined: watch::Sender<Arc<Joined>>,
+}
 
 /// What the tick owns.
 pub(super) struct Tick {
@@ -33,8 +54,8 @@ pub(super) struct Tick {
     ring: AsyncFd<RingBuf<MapData>>,
     ledger: Ledger,
     reader: Reader,
-    departed: mpsc::Receiver<PortReading>,
-    uncounted: watch::Receiver<Vec<UncountedPort>>,
+    witness: Witness,
+    channels: Channels,
     /// Taken from the ring between two ticks, since it was filling.
     waiting: Vec<RawEvent>,
 }
@@ -45,8 +66,8 @@ impl Tick {
         clock: ClockSource,
         ring: RingBuf<MapData>,
         ledger: Ledger,
-        departed: mpsc::Receiver<PortReading>,
-        uncounted: watch::Receiver<Vec<UncountedPort>>,
+        witness: Witness,
+        channels: Channels,
     ) -> std::io::Result<Self> {
         let reader = Reader::new(&maps);
         // SAFETY: the descriptor is the ring buffer map's own: it stays open and the same as long as the value lives.
@@ -57,8 +78,8 @@ impl Tick {
             ring,
             ledger,
             reader,
-            departed,
-            uncounted,
+            witness,
+            channels,
             waiting: Vec::new(),
         })
     }
@@ -76,6 +97,7 @@ impl Tick {
             tokio::select! {
                 _ = timer.tick() => {
                     let snapshot = tokio::task::block_in_place(|| self.read())?;
+                    self.tell_joined(&snapshot);
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
                 }
                 ready = self.ring.readable_mut() => match ready {
@@ -97,7 +119,7 @@ impl Tick {
             error,
         };
         let (mut ports, kernel) = read::read(&self.maps, &mut self.reader, &clock).map_err(system)?;
-        while let Ok(last) = self.departed.try_recv() {
+        while let Ok(last) = self.channels.departed.try_recv() {
             if !ports.iter().any(|port| port.id == last.id) {
                 ports.push(last);
             }
@@ -105,17 +127,46 @@ impl Tick {
         ports.sort_by_key(|port| port.id);
         let mut events = std::mem::take(&mut self.waiting);
         events.append(&mut ring::drain(self.ring.get_mut()));
-        let messages = events.iter().map(|event| control_event(event, &clock)).collect();
-        let uncounted = self.uncounted.borrow().clone();
+        let messages: Vec<_> = events.iter().map(|event| control_event(event, &clock)).collect();
+        // After the messages: what the tables say is then never older than a report that was handed up.
+        if self.channels.wanted.has_changed().unwrap_or(false) {
+            self.witness.follow(&self.channels.wanted.borrow_and_update().ports);
+        }
+        let namespaces = self.witness.read(&reported(&ports, &messages), Instant::now());
+        let uncounted = self.channels.uncounted.borrow().clone();
         Ok(Snapshot {
             at: clock.now,
             ports,
             uncounted,
             kernel,
-            namespaces: Vec::new(),
+            namespaces,
             messages,
         })
     }
+
+    fn tell_joined(&self, snapshot: &Snapshot) {
+        let joined = joined::by_kernel(snapshot);
+        self.channels.joined.send_if_modified(|told| {
+            let changed = **told != joined;
+            if changed {
+                *told = Arc::new(joined);
+            }
+            changed
+        });
+    }
+}
+
+/// The Pods that sent a control message, whatever it was.
+fn reported<'a>(ports: &'a [PortReading], messages: &[ControlEvent]) -> BTreeSet<&'a PodRef> {
+    let sent = messages
+        .iter()
+        .filter(|message| message.direction == Direction::Outbound);
+    let ids: BTreeSet<u32> = sent.map(|message| message.port).collect();
+    ports
+        .iter()
+        .filter(|port| ids.contains(&port.id))
+        .map(|port| &port.pod)
+        .collect()
 }
 
 fn control_event(event: &RawEvent, clock: &Clock) -> ControlEvent {

@@ -19,6 +19,8 @@ use thiserror::Error;
 const ATTEMPTS: usize = 5;
 /// Namespace id, `linux/net_namespace.h`.
 const NETNSA_NSID: u16 = 1;
+/// Process in the namespace asked for, `linux/net_namespace.h`.
+const NETNSA_PID: u16 = 2;
 /// File descriptor of the namespace asked for, `linux/net_namespace.h`.
 const NETNSA_FD: u16 = 3;
 
@@ -185,10 +187,23 @@ impl RouteSocket {
     /// # Errors
     /// [`LinkError`].
     pub fn id_of(&mut self, namespace: BorrowedFd<'_>) -> Result<Option<i32>, LinkError> {
+        self.id(NETNSA_FD, namespace.as_raw_fd().unsigned_abs())
+    }
+
+    /// As [`id_of`](Self::id_of), of the namespace that a process is in. The kernel asks for no right to look at the
+    /// process, unlike for its `/proc/<pid>/ns/net`; it only has to be visible in the caller's PID namespace.
+    ///
+    /// # Errors
+    /// [`LinkError`]; there is no such process (`ESRCH`).
+    pub fn id_of_process(&mut self, process: u32) -> Result<Option<i32>, LinkError> {
+        self.id(NETNSA_PID, process)
+    }
+
+    fn id(&mut self, attribute: u16, value: u32) -> Result<Option<i32>, LinkError> {
         const WHAT: &str = "asking for a namespace's id";
         // struct rtgenmsg with its padding.
         let mut request = vec![0; 4];
-        push_attribute(&mut request, NETNSA_FD, namespace.as_raw_fd().unsigned_abs());
+        push_attribute(&mut request, attribute, value);
         self.send(WHAT, libc::RTM_GETNSID, libc::NLM_F_REQUEST, &request)?;
         let (answers, _) = self.receive(WHAT, false)?;
         let id = answers
