@@ -42,7 +42,8 @@ pub(crate) fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T 
     }
 }
 
-/// A UDP socket in a namespace. It keeps the namespace alive.
+/// A UDP socket in a namespace. It keeps the namespace alive. Closing it is no way to leave a group: a child that another
+/// test starts at that moment holds a copy until it has become its program.
 pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
     level: i32,
