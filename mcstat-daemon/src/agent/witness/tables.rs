@@ -124,8 +124,9 @@ impl Tables {
         for ((family, known), raw) in FAMILIES.iter().zip(&self.families).zip(families) {
             read(directory, family.groups, &mut raw.groups)?;
             (raw.sources, raw.torn) = (None, false);
-            if plan.sources || raw.groups != known.groups || !known.sources.is_empty() {
-                read_sources(directory, family, raw, buffer)?;
+            let quiet = raw.groups == known.groups && known.sources.is_empty();
+            if plan.sources || !quiet {
+                read_sources(directory, family, quiet, raw, buffer)?;
             }
         }
         *counters = match plan.counters {
@@ -241,16 +242,21 @@ fn add(interfaces: &mut BTreeMap<u32, KernelInterface>, from: Interface, sources
 }
 
 /// Reads a source table that belongs to the group table in `raw`: neither changes with the other under one lock, so the
-/// group table is read again until it is the same before and after. The numbers of users have to be of that very moment.
+/// group table is read again until it is the same before and after. The numbers of users have to be of that very moment;
+/// only where it has been `quiet` and still no source is named do they not matter.
 fn read_sources(
     directory: &Path,
     family: &Family,
+    quiet: bool,
     raw: &mut RawFamily,
     buffer: &mut Vec<u8>,
 ) -> Result<(), TableError> {
     for _ in 0..ATTEMPTS {
         read(directory, family.sources, buffer)?;
-        raw.sources = Some((family.decode_sources)(buffer)?);
+        let sources = raw.sources.insert((family.decode_sources)(buffer)?);
+        if quiet && sources.is_empty() {
+            break;
+        }
         read(directory, family.groups, &mut raw.again)?;
         std::mem::swap(&mut raw.groups, &mut raw.again);
         // Timers run in the text, but not in what is decoded.
