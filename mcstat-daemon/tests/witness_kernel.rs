@@ -10,7 +10,7 @@ mod identity;
 mod pods_lab;
 mod witness_lab;
 
-use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+use std::{collections::BTreeSet, net::IpAddr, ops::Range, time::Instant};
 
 use mcstat::agent::witness::Witness;
 use pods_lab::{Lab, sh};
@@ -159,5 +159,46 @@ fn each_interface_has_its_own_groups_and_version() {
             versions.iter().filter(|(name, _)| *name != "lo").collect::<Vec<_>>(),
             [&v2, &v3]
         );
+    });
+}
+
+/// What one Pod can cost is bounded; its neighbour is read all the same.
+#[test]
+fn a_pod_with_thousands_of_groups_is_not_read() {
+    let lab = Lab::new("wkl");
+    lab.run(async || {
+        let [a, _] = pods(&lab, ["a", "b"]);
+        sh(&format!(
+            "ip netns exec {a} sysctl -qw net.ipv4.igmp_max_memberships=100"
+        ));
+        let mut witness = Witness::open().unwrap();
+        let ports = ["a", "b"].map(|pod| {
+            port(
+                &lab,
+                pod,
+                &format!("v{pod}"),
+                Some(&format!("/run/netns/{}{pod}", lab.prefix)),
+            )
+        });
+        witness.follow(&ports);
+        let eth0 = ifindex(&lab, "a", "eth0");
+        // A socket has memory for some hundred memberships.
+        let sockets: Vec<Socket> = (0..40).map(|_| Socket::new(&a, address("239.0.0.1"))).collect();
+        let change = |what: Mcast, numbers: Range<u16>| {
+            for number in numbers {
+                let [high, low] = number.to_be_bytes();
+                sockets[usize::from(number) / 100].mcast(what, eth0, &[[239, 1, high, low].into()]);
+            }
+        };
+        change(Mcast::JoinGroup, 0..2000);
+        assert_eq!(groups(&read(&mut witness, "a"), "eth0").len(), 2000);
+        change(Mcast::JoinGroup, 2000..4000);
+        let reading = read(&mut witness, "a");
+        let found = (reading.unavailable.as_deref(), reading.interfaces.len());
+        assert_eq!(found, (Some("TooLarge"), 0));
+        assert_eq!(groups(&read(&mut witness, "b"), "eth0"), []);
+        // Fewer again, and it is known again.
+        change(Mcast::LeaveGroup, 1000..4000);
+        assert_eq!(groups(&read(&mut witness, "a"), "eth0").len(), 1000);
     });
 }

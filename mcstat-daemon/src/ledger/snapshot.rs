@@ -223,7 +223,8 @@ pub struct OverflowCounts {
 pub struct NamespaceReading {
     /// The Pod.
     pub pod: PodRef,
-    /// Why nothing could be read, as one CamelCase word: `NoProcess`, `NoPath`, `Denied`. What is below is then empty.
+    /// Why nothing could be read, as one CamelCase word: `NoProcess`, `NoPath`, `Denied`, `NoPeer`, `TooLarge`,
+    /// `Unreadable` (see `docs/pods.md`). What is below is then empty.
     #[serde(default)]
     pub unavailable: Option<String>,
     /// The namespace's interfaces that have a group, sorted by name.
@@ -233,7 +234,8 @@ pub struct NamespaceReading {
     /// namespace was made, unicast included. Read every ten ticks; the last value stands between.
     #[serde(default)]
     pub socket_drops: Option<u64>,
-    /// The UDP sockets whose own drop counters grew since the reading before, where the totals grew.
+    /// The UDP sockets whose own drop counters grew between the last two readings of the totals, where these grew too;
+    /// sorted. A socket's own counter also holds what its filter or a wrong checksum refused.
     #[serde(default)]
     pub losing_sockets: Vec<LosingSocket>,
 }
@@ -259,7 +261,8 @@ pub struct KernelGroup {
     pub group: IpAddr,
     /// How many sockets and kernel users hold it.
     pub users: u32,
-    /// The interface's merged source filter; `None` when the tables do not tell it apart.
+    /// The interface's merged source filter; `None` when the tables do not tell it apart: some of the group's users
+    /// include sources, and it is not proven whether another one excludes.
     #[serde(default)]
     pub filter: Option<SourceFilter>,
 }

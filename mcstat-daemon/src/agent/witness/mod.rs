@@ -48,6 +48,8 @@ enum Unavailable {
     NoPath,
     /// No process is visible, and entering is not permitted.
     Denied,
+    /// A table is longer than is read.
+    TooLarge,
     /// A table cannot be read or is not understood.
     Unreadable,
 }
@@ -60,6 +62,7 @@ impl Unavailable {
             Self::NoProcess => "NoProcess",
             Self::NoPath => "NoPath",
             Self::Denied => "Denied",
+            Self::TooLarge => "TooLarge",
             Self::Unreadable => "Unreadable",
         }
     }
@@ -270,7 +273,10 @@ impl Namespace {
     fn settle(&mut self, gathered: Result<(), TableError>, raw: &mut Raw) {
         let taken = gathered.and_then(|()| Ok(self.tables.take(raw)?));
         let complaint = taken.as_ref().err().map(ToString::to_string);
-        self.outcome = Some(taken.map_err(|_| Unavailable::Unreadable));
+        self.outcome = Some(taken.map_err(|error| match error {
+            TableError::TooLarge(_) => Unavailable::TooLarge,
+            TableError::Read { .. } | TableError::Decode(_) => Unavailable::Unreadable,
+        }));
         if let Some(message) = complaint.as_ref().filter(|_| complaint != self.complaint) {
             let PodRef { namespace, name, .. } = &self.pod;
             warn!(pod = %format_args!("{namespace}/{name}"), "{message}");

@@ -20,6 +20,10 @@ use crate::{
 /// How often a source table is read between two group tables that do not agree.
 const ATTEMPTS: usize = 3;
 
+/// More than so many bytes of a table are not read: some 3,000 IPv4 or 1,500 IPv6 groups, 1,000 sockets. A Pod cannot
+/// make the agent slow by joining more.
+const LIMIT: usize = 128 << 10;
+
 /// What is to be read beyond the group tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -72,7 +76,7 @@ struct RawFamily {
 #[derive(Debug)]
 struct RawCounters {
     total: u64,
-    /// Where they were read: the sockets.
+    /// Those that have lost something, where they were read.
     sockets: Option<Vec<Socket>>,
 }
 
@@ -87,6 +91,9 @@ pub(super) enum TableError {
         /// Why.
         source: io::Error,
     },
+    /// A file is longer than [`LIMIT`].
+    #[error("/proc/net/{0} is longer than {LIMIT} bytes: the Pod has joined too many groups")]
+    TooLarge(&'static str),
     /// A file is not understood.
     #[error(transparent)]
     Decode(#[from] ProcNetError),
@@ -143,16 +150,14 @@ impl Tables {
         if read(directory, "snmp6", buffer)? {
             total += procnet::receive_errors6(buffer)?;
         }
-        let mut sockets = None;
-        if total != self.drops.unwrap_or(0) {
-            read(directory, "udp", buffer)?;
-            let mut all = procnet::udp(buffer)?;
-            if read(directory, "udp6", buffer)? {
-                all.append(&mut procnet::udp6(buffer)?);
-            }
-            all.retain(|socket| socket.drops > 0);
-            sockets = Some(all);
-        }
+        let sockets = match total == self.drops.unwrap_or(0) {
+            true => None,
+            // More sockets than are read: the sum stands, none is named.
+            false => match read_sockets(directory, buffer) {
+                Err(TableError::TooLarge(_)) => None,
+                other => Some(other?),
+            },
+        };
         Ok(RawCounters { total, sockets })
     }
 
@@ -219,7 +224,7 @@ impl Tables {
     }
 }
 
-/// Adds an interface's groups of one family.
+/// Adds an interface's groups of one family; the sources are sorted.
 fn add(interfaces: &mut BTreeMap<u32, KernelInterface>, from: Interface, sources: &[Source], torn: bool) {
     let ifindex = from.ifindex;
     let into = interfaces.entry(ifindex).or_insert_with(|| KernelInterface {
@@ -229,14 +234,14 @@ fn add(interfaces: &mut BTreeMap<u32, KernelInterface>, from: Interface, sources
     });
     into.igmp_version = into.igmp_version.or(from.version);
     into.groups.extend(from.groups.into_iter().map(|group| {
-        let of_group = sources
-            .iter()
-            .filter(|source| source.ifindex == ifindex && source.group == group.group);
-        let unsure = torn && of_group.clone().next().is_some();
+        let key = (ifindex, group.group);
+        let from = sources.partition_point(|source| (source.ifindex, source.group) < key);
+        let to = sources.partition_point(|source| (source.ifindex, source.group) <= key);
+        let of_group = sources.get(from..to).unwrap_or_default();
         KernelGroup {
             group: group.group,
             users: group.users,
-            filter: filter(group.users, of_group).filter(|_| !unsure),
+            filter: filter(group.users, of_group.iter()).filter(|_| !torn || of_group.is_empty()),
         }
     }));
 }
@@ -254,6 +259,7 @@ fn read_sources(
     for _ in 0..ATTEMPTS {
         read(directory, family.sources, buffer)?;
         let sources = raw.sources.insert((family.decode_sources)(buffer)?);
+        sources.sort_unstable_by_key(|source| (source.ifindex, source.group, source.source));
         if quiet && sources.is_empty() {
             break;
         }
@@ -269,6 +275,17 @@ fn read_sources(
     Ok(())
 }
 
+/// The UDP sockets that have lost something.
+fn read_sockets(directory: &Path, buffer: &mut Vec<u8>) -> Result<Vec<Socket>, TableError> {
+    read(directory, "udp", buffer)?;
+    let mut sockets = procnet::udp(buffer)?;
+    if read(directory, "udp6", buffer)? {
+        sockets.append(&mut procnet::udp6(buffer)?);
+    }
+    sockets.retain(|socket| socket.drops > 0);
+    Ok(sockets)
+}
+
 /// A whole file; empty, and `false`, where the kernel has none.
 fn read(directory: &Path, name: &'static str, into: &mut Vec<u8>) -> Result<bool, TableError> {
     into.clear();
@@ -276,8 +293,10 @@ fn read(directory: &Path, name: &'static str, into: &mut Vec<u8>) -> Result<bool
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other,
     };
-    // Without the limit the file would be asked for its size and place, which procfs does not know.
-    file.and_then(|file| file.take(u64::MAX).read_to_end(into))
+    file.and_then(|file| file.take(LIMIT as u64 + 1).read_to_end(into))
         .map_err(|source| TableError::Read { file: name, source })?;
-    Ok(true)
+    match into.len() > LIMIT {
+        true => Err(TableError::TooLarge(name)),
+        false => Ok(true),
+    }
 }
