@@ -60,7 +60,9 @@ impl Pod {
             "add-port {BRIDGE} {host_interface} -- set interface {host_interface} ofport_request={ofport} \
              -- set port {host_interface} external_ids:antrea-type=container external_ids:container-id={container} \
              external_ids:pod-namespace={namespace} external_ids:pod-name={name} \
-             external_ids:attached-mac=\"{mac}\" external_ids:ip-address=\"{ipv4},{ipv6}\"",
+             external_ids:attached-mac=\"{mac}\" external_ids:ip-address=\"{ipv4},{ipv6}\" \
+             external_ids:net-ns=\"/host/run/netns/{}\"",
+            netns.name()
         ))?;
         Ok(Self { name, ofport, netns })
     }
