@@ -217,7 +217,7 @@ mod programs {
             },
             source: datagram.source,
             position: 0,
-            ttl1: (datagram.ttl <= 1) as u32,
+            ttl: datagram.ttl as u32,
             foreign: 0,
             direction: OUTBOUND as u32,
         };
