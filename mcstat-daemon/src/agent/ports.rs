@@ -232,7 +232,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Enters a new port and attaches it.
+    /// Attaches a new port, then begins its counting.
     fn start(&mut self, wanted: &PodPort, taken: usize) -> Result<Entry, Box<UncountedPort>> {
         if taken >= self.max_ports as usize {
             return Err(refusal(
@@ -242,7 +242,7 @@ impl Ports {
             ));
         }
         self.share_out(taken + 1);
-        let entry = table::enter(&self.maps, wanted, now().as_millisecond() as u64).ok_or_else(|| {
+        let mut entry = table::reserve(&self.maps, wanted).ok_or_else(|| {
             refusal(
                 wanted,
                 "TableFull",
@@ -250,12 +250,12 @@ impl Ports {
             )
         })?;
         if let Err(error) = self.programs.attach(&entry) {
-            table::stop(&self.maps, &entry);
-            if sys::rcu_wait().is_ok() && free::free_port(&self.maps, entry.port.id).is_ok() {
-                table::leave(&self.maps, &entry);
-            }
+            // Nothing has counted in it: there is nothing to wait for.
+            table::leave(&self.maps, &entry);
             return Err(refusal(wanted, "AttachFailed", &error.to_string()));
         }
+        // Only now: what is told to be counted since then is counted since then.
+        table::begin(&self.maps, &mut entry, now().as_millisecond() as u64);
         self.attached.insert(entry.port.id);
         info!(
             pod = %format_args!("{}/{}", wanted.pod.namespace, wanted.pod.name),

@@ -149,11 +149,12 @@ pub fn pod_port(name: &str, host_interface: &str, ifindex: u32, addresses: &[&st
 pub fn enter(kernel: &Kernel, port: &PodPort) -> Entry {
     let now = mcstat::agent::bpf::now().as_millisecond() as u64;
     mcstat::agent::bpf::maps::update_settings(&kernel.maps, |settings| settings.fair_share = u32::MAX);
-    table::enter(&kernel.maps, port, now).expect("room in the ports table")
+    let mut entry = table::reserve(&kernel.maps, port).expect("room in the ports table");
+    table::begin(&kernel.maps, &mut entry, now);
+    entry
 }
 
-/// Enters the Pod of a wire and puts the programs on its host side, in this order: an attached program counts nothing
-/// for an interface that is not in the table.
+/// Enters the Pod of a wire and puts the programs on its host side.
 pub fn attach(kernel: &mut Kernel, name: &str, wire: &wire::Wire, addresses: &[&str]) -> Entry {
     let entry = enter(kernel, &pod_port(name, &wire.host, wire.ifindex, addresses));
     kernel

@@ -207,6 +207,7 @@ pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<(Vec<
     let entries = table::entries(maps);
     let mut ports: BTreeMap<u32, PortReading> = entries
         .iter()
+        .filter(|entry| table::has_begun(entry))
         .map(|entry| (entry.port.id, port_reading(maps, entry, clock)))
         .collect();
     reader.used(maps, |_, slot, totals| {
@@ -232,7 +233,7 @@ pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<(Vec<
     Ok((ports, kernel_reading(maps)?))
 }
 
-/// The last reading of one port, before it is freed.
+/// The last reading of one port, before it is freed; `None` when its counting never began.
 ///
 /// # Errors
 /// What bpf(2) returns.

@@ -1,7 +1,7 @@
 //! The ports table as the agent writes it: enter, leave, look up.
 //!
 //! An entry is taken while its id is not 0, and counted while its ifindex is not 0 as well. Both lie in the first word,
-//! so that the programs never see half an entry.
+//! so that the programs never see half an entry. Its start time is set when counting begins.
 
 use std::{mem::offset_of, net::IpAddr, sync::atomic::Ordering};
 
@@ -31,8 +31,8 @@ pub fn entries(maps: &Maps) -> Vec<Entry> {
         .collect()
 }
 
-/// Enters a port under a new id; the programs count it from here on. `None` when its window is full.
-pub fn enter(maps: &Maps, wanted: &PodPort, start_ms: u64) -> Option<Entry> {
+/// Takes an entry for a port under a new id; nothing counts in it before [`begin`]. `None` when its window is full.
+pub fn reserve(maps: &Maps, wanted: &PodPort) -> Option<Entry> {
     let home = wanted.ifindex & (PORT_ENTRIES - 1);
     let position = (0..PORT_WINDOW)
         .map(|step| (home + step) & (PORT_ENTRIES - 1))
@@ -42,7 +42,7 @@ pub fn enter(maps: &Maps, wanted: &PodPort, start_ms: u64) -> Option<Entry> {
         id = settings.next_port_id.max(1);
         settings.next_port_id = id.wrapping_add(1).max(1);
     });
-    let mut port = describe(wanted, start_ms);
+    let mut port = describe(wanted);
     for direction in 0..2 {
         maps.port_stats.write(2 * position + direction, PortStats::new_zeroed());
         maps.port_carried
@@ -50,8 +50,23 @@ pub fn enter(maps: &Maps, wanted: &PodPort, start_ms: u64) -> Option<Entry> {
     }
     maps.ports.write(position, port);
     (port.ifindex, port.id) = (wanted.ifindex, id);
-    first_word(maps, position).store(u64::from(port.ifindex) | u64::from(id) << 32, Ordering::Release);
+    first_word(maps, position).store(u64::from(id) << 32, Ordering::Release);
     Some(Entry { position, port })
+}
+
+/// Begins the counting of a reserved port, in both directions at once: the programs are attached already.
+pub fn begin(maps: &Maps, entry: &mut Entry, start_ms: u64) {
+    entry.port.start_ms = start_ms;
+    maps.ports
+        .word(entry.position, offset_of!(Port, start_ms))
+        .store(start_ms, Ordering::Release);
+    let word = u64::from(entry.port.ifindex) | u64::from(entry.port.id) << 32;
+    first_word(maps, entry.position).store(word, Ordering::Release);
+}
+
+/// Whether the counting of an entry has ever begun.
+pub fn has_begun(entry: &Entry) -> bool {
+    entry.port.start_ms != 0
 }
 
 /// Enters a port of another table at its position, with its id and start time. Statistics begin at zero.
@@ -109,11 +124,10 @@ fn first_word(maps: &Maps, position: u32) -> &std::sync::atomic::AtomicU64 {
 }
 
 /// The entry of a wanted port, not yet counted: ifindex and id are 0.
-fn describe(wanted: &PodPort, start_ms: u64) -> Port {
+fn describe(wanted: &PodPort) -> Port {
     let mut port = Port::new_zeroed();
     port.generation = 1;
     (port.addresses, port.address_count) = ipv4_addresses(&wanted.addresses);
-    port.start_ms = start_ms;
     put(&mut port.namespace, &wanted.pod.namespace);
     put(&mut port.pod, &wanted.pod.name);
     put(&mut port.interface, &wanted.interface);
