@@ -1,0 +1,125 @@
+//! The agent as its users run it: the binary with a configuration file, in the network namespace of the calling thread,
+//! asked by `mcstat get`.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(missing_docs, unreachable_pub, reason = "test support")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+
+const MCSTAT: &str = env!("CARGO_BIN_EXE_mcstat");
+
+/// A node: configuration, socket, log. Agents come and go in it.
+pub struct Node {
+    directory: tempfile::TempDir,
+    running: Option<Child>,
+}
+
+impl Node {
+    /// `source` is the YAML of the key of that name.
+    pub fn new(bpffs: &Path, source: &Value) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({
+            "node": "n1",
+            "source": source,
+            "tick": "100ms",
+            "window": "1s",
+            "bpffs": bpffs,
+            "socket": directory.path().join("agent.sock"),
+        });
+        // JSON is YAML.
+        fs::write(directory.path().join("agent.yaml"), config.to_string()).unwrap();
+        Self {
+            directory,
+            running: None,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What all agents of this node wrote.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Starts the agent; it needs some time to answer.
+    pub fn start(&mut self) {
+        assert!(self.running.is_none(), "one agent at a time");
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.path("log"))
+            .unwrap();
+        let child = Command::new(MCSTAT)
+            .args(["agent", "--config"])
+            .arg(self.path("agent.yaml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.running = Some(child);
+    }
+
+    /// SIGKILL, and the end awaited.
+    pub fn kill(&mut self) {
+        let mut child = self.running.take().expect("an agent runs");
+        assert_eq!(
+            child.try_wait().unwrap(),
+            None,
+            "the agent ended by itself: {}",
+            self.log()
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// A Pod as the agent tells it; `None` while it does not answer or knows no such Pod.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
+        let output = Command::new(MCSTAT)
+            .args([
+                "get",
+                "podmulticaststats",
+                name,
+                "-n",
+                namespace,
+                "-o",
+                "json",
+                "--socket",
+            ])
+            .arg(self.path("agent.sock"))
+            .output()
+            .unwrap();
+        let object: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (object["metadata"]["name"] == name).then_some(object)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            // Either fails only when it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Packets that the Pod sent and received; `None` while an interface of it is not counted.
+pub fn packets(pod: &Value) -> Option<(u64, u64)> {
+    let status = &pod["status"];
+    let counted = |interface: &Value| interface["counted"] == true;
+    let interfaces = status["interfaces"].as_array()?;
+    (!interfaces.is_empty() && interfaces.iter().all(counted)).then_some(())?;
+    Some((
+        status["outbound"]["sent"].as_u64()?,
+        status["inbound"]["packets"].as_u64()?,
+    ))
+}
