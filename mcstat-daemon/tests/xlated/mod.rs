@@ -45,7 +45,12 @@ pub struct Insn {
 
 impl Insn {
     fn source(self) -> u8 {
-        self.registers >> 4
+        // A C bit field: which half it is depends on the byte order.
+        if cfg!(target_endian = "little") {
+            self.registers >> 4
+        } else {
+            self.registers & 0x0f
+        }
     }
 
     fn is_jump(self) -> bool {
@@ -244,10 +249,6 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 fn insn(bytes: &[u8]) -> Insn {
-    assert!(
-        cfg!(target_endian = "little"),
-        "the registers stand the other way round"
-    );
     Insn {
         code: bytes[0],
         registers: bytes[1],
