@@ -1,5 +1,8 @@
 //! A laboratory for Pod sources: network namespaces with names of this process's own, removed on drop, and a runtime
 //! inside one of them. Needs root and iproute2; a missing one fails the test with the command that did not work.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod switch;
 
 use std::{
     future::Future,
