@@ -8,13 +8,13 @@ use std::{
     net::Ipv4Addr,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
 };
 
-use mcstat::agent::bpf::{Kernel, free, sys};
+use mcstat::agent::bpf::{Kernel, free, rcu, sys};
 use mcstat_common::slot;
 use support::{Bpffs, Random, enter, frames, in_netns, open, pin_to, pod_port, reading, total};
 
@@ -101,7 +101,7 @@ fn a_thousand_rounds_of_counting_and_freeing_lose_nothing() {
                 })
                 .collect();
             let victims = some_slots(&kernel, &mut random, 2);
-            folded += free::fold(&kernel.maps, &victims, sys::rcu_wait).unwrap();
+            folded += free::fold(&kernel.maps, &victims, rcu::wait).unwrap();
             senders.into_iter().for_each(|sender| sender.join().unwrap());
             let port = reading(&kernel, "race");
             let (packets, segments, bytes) = total(&port.outbound);
@@ -175,12 +175,70 @@ fn wrong_rounds(rounds: u64, wait: fn() -> io::Result<()>) -> u64 {
     })
 }
 
+/// The other way to wait, whatever this kernel would choose.
+fn by_map_update() -> io::Result<()> {
+    static MAPS: OnceLock<sys::MapOfMaps> = OnceLock::new();
+    MAPS.get_or_init(|| sys::MapOfMaps::new().expect("a map of maps"))
+        .replace()
+}
+
 #[test]
 fn with_a_delay_the_rcu_wait_is_what_makes_it_exact() {
-    assert_eq!(wrong_rounds(10, sys::rcu_wait), 0, "rounds with the wait");
+    assert_eq!(wrong_rounds(10, sys::membarrier), 0, "rounds with membarrier(2)");
+    assert_eq!(
+        wrong_rounds(10, by_map_update),
+        0,
+        "rounds with updates of a map of maps"
+    );
     // The control: a test that passes without the wait would prove nothing.
     assert!(
         wrong_rounds(10, || Ok(())) > 0,
         "no round was wrong without the wait: the race was not run"
     );
+}
+
+/// Refuses membarrier(2) to this thread, as a container's seccomp profile does.
+fn refuse_membarrier(errno: i32) {
+    // Classic BPF on struct seccomp_data (linux/seccomp.h): load the number of the call, compare, return.
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter {
+            jf: 1,
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_membarrier as u32)
+        },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: a live program of the length named; this thread alone is concerned.
+    let result = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(result, 0, "seccomp: {}", io::Error::last_os_error());
+}
+
+#[test]
+fn where_membarrier_is_refused_the_wait_is_another() {
+    assert!(matches!(rcu::Wait::choose().unwrap(), rcu::Wait::Membarrier));
+    for errno in [libc::ENOSYS, libc::EPERM, libc::EINVAL] {
+        let refused = thread::spawn(move || {
+            refuse_membarrier(errno);
+            let error = sys::membarrier().expect_err("it is refused");
+            assert_eq!(error.raw_os_error(), Some(errno));
+            let chosen = rcu::Wait::choose().unwrap();
+            assert!(matches!(chosen, rcu::Wait::MapUpdate(_)), "{chosen:?}");
+            chosen.wait().unwrap();
+        });
+        refused.join().unwrap();
+    }
 }

@@ -24,7 +24,7 @@ use super::{
         attach::Programs,
         free,
         maps::{Maps, update_settings},
-        now, read, sys,
+        now, rcu, read,
         table::{self, Entry, text},
     },
     joined::Joined,
@@ -166,7 +166,7 @@ impl Ports {
             self.programs.detach(entry);
             table::stop(&self.maps, entry);
         }
-        if let Err(error) = sys::rcu_wait() {
+        if let Err(error) = rcu::wait() {
             warn!(%error, "cannot wait for running programs; the slots of Pods that left stay taken until this works");
             return;
         }
@@ -298,7 +298,7 @@ impl Ports {
             let joined = Arc::clone(&self.joined.borrow());
             let idle = free::idle(&self.maps, &clock, ticks, |port, group| joined.contains(&(port, group)));
             idle.chunks(FOLD_BATCH)
-                .try_fold(0, |sum, batch| Ok(sum + free::fold(&self.maps, batch, sys::rcu_wait)?))
+                .try_fold(0, |sum, batch| Ok(sum + free::fold(&self.maps, batch, rcu::wait)?))
                 .map_err(|error| KernelError::System {
                     call: "folding idle slots",
                     error,

@@ -20,6 +20,7 @@ use zerocopy::FromZeros;
 use super::{
     clock::Clock,
     maps::{Maps, update_settings},
+    rcu,
     read::{Reader, SlotTotals},
     sys, table,
 };
@@ -122,7 +123,7 @@ pub fn recover(maps: &Maps) -> io::Result<usize> {
         }
     }
     if !dead.is_empty() {
-        sys::rcu_wait()?;
+        rcu::wait()?;
         fold_dead(maps, &dead)?;
     }
     recount(maps);

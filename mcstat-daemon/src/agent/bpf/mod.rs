@@ -32,6 +32,7 @@ pub mod free;
 pub mod layout;
 pub mod maps;
 pub mod preflight;
+pub mod rcu;
 pub mod read;
 pub mod ring;
 pub mod sys;

@@ -1,4 +1,4 @@
-//! The system calls that aya 0.14 does not offer: batched map access, mapped arrays, the RCU wait.
+//! The system calls that aya 0.14 does not offer: batched map access, mapped arrays, what [`rcu`](super::rcu) waits by.
 //!
 //! The only file of the agent that holds `unsafe` for the kernel's sake; everything above it is safe.
 #![expect(unsafe_code, reason = "bpf(2), mmap(2) and membarrier(2) have no safe interface")]
@@ -6,12 +6,12 @@
 use std::{
     fs, io, mem,
     num::NonZeroUsize,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -100,13 +100,12 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Resu
     Ok(unsafe { (attr.test.retval, attr.test.duration) })
 }
 
-/// Waits until every program that runs now has ended: an RCU grace period.
-///
-/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu()` (kernel/sched/membarrier.c).
+/// `membarrier(MEMBARRIER_CMD_GLOBAL)`: with more than one CPU online it is `synchronize_rcu()`, with one it does nothing
+/// (kernel/sched/membarrier.c).
 ///
 /// # Errors
 /// What membarrier(2) returns; `ENOSYS` and `EPERM` where a seccomp profile refuses it, `EINVAL` with nohz_full.
-pub fn rcu_wait() -> io::Result<()> {
+pub fn membarrier() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
@@ -115,6 +114,55 @@ pub fn rcu_wait() -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// A map with a map in it. Replacing that one from user space ends in `synchronize_rcu()`, so that no program still
+/// uses the old one (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c, since Linux 4.20).
+#[derive(Debug)]
+pub struct MapOfMaps {
+    outer: OwnedFd,
+    inner: OwnedFd,
+}
+
+impl MapOfMaps {
+    /// Makes both, of one entry each; they go with the value.
+    ///
+    /// # Errors
+    /// What bpf(2) returns.
+    pub fn new() -> io::Result<Self> {
+        let inner = create_map(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
+        let outer = create_map(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(inner.as_fd()))?;
+        Ok(Self { outer, inner })
+    }
+
+    /// Replaces the inner map by itself.
+    ///
+    /// # Errors
+    /// What bpf(2) returns.
+    pub fn replace(&self) -> io::Result<()> {
+        let (key, value) = (0u32, self.inner.as_raw_fd());
+        let mut attr = zeroed_attr();
+        // SAFETY: writing the plain integers of the union's element arm.
+        let element = unsafe { &mut attr.__bindgen_anon_2 };
+        element.map_fd = self.outer.as_raw_fd() as u32;
+        element.key = ptr::from_ref(&key) as u64;
+        element.__bindgen_anon_1.value = ptr::from_ref(&value) as u64;
+        bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    }
+}
+
+fn create_map(kind: bpf_map_type, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    // SAFETY: writing the plain integers of the union's map arm.
+    let map = unsafe { &mut attr.__bindgen_anon_1 };
+    (map.map_type, map.key_size, map.value_size, map.max_entries) = (kind as u32, 4, 4, 1);
+    map.inner_map_fd = inner.map_or(0, |inner| inner.as_raw_fd() as u32);
+    for (to, from) in map.map_name.iter_mut().zip(b"mcstat_wait") {
+        *to = *from as libc::c_char;
+    }
+    let fd = bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
+    // SAFETY: a descriptor that the call returned and nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Removes the limit on locked memory, which kernels before 5.11 charge maps to. Best effort.
@@ -233,7 +281,19 @@ impl<T> Drop for Mapped<T> {
 /// # Errors
 /// When the file cannot be read or understood.
 pub fn possible_cpus() -> io::Result<usize> {
-    let text = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    cpus("possible")
+}
+
+/// CPUs that are up now.
+///
+/// # Errors
+/// As [`possible_cpus`].
+pub fn online_cpus() -> io::Result<usize> {
+    cpus("online")
+}
+
+fn cpus(which: &str) -> io::Result<usize> {
+    let text = fs::read_to_string(format!("/sys/devices/system/cpu/{which}"))?;
     parse_cpu_list(text.trim()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
 }
 

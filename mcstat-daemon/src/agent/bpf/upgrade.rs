@@ -23,8 +23,8 @@ use super::{
     KernelError,
     attach::Programs,
     maps::{self, Maps, Options, update_settings},
+    rcu,
     read::{Reader, SlotTotals, add_control},
-    sys,
     table::{self, Entry},
 };
 
@@ -95,7 +95,7 @@ pub fn carry_over(
         programs.take_over(entry, &from)?;
     }
     let system = |call| move |error| KernelError::System { call, error };
-    sys::rcu_wait().map_err(system("waiting for the programs of the old ABI"))?;
+    rcu::wait().map_err(system("waiting for the programs of the old ABI"))?;
     for entry in &entries {
         for at in [2 * entry.position, 2 * entry.position + 1] {
             new.port_carried
