@@ -22,6 +22,7 @@ use super::{
     bpf::{
         ClockSource, KernelError,
         attach::Programs,
+        chain::Chain,
         free,
         maps::{Maps, update_settings},
         now, rcu, read,
@@ -30,12 +31,14 @@ use super::{
     joined::Joined,
     pods::{PodPort, PodPorts},
 };
-use crate::ledger::snapshot::{PortReading, UncountedPort};
+use crate::ledger::snapshot::{Direction, PortReading, UncountedPort};
 
 /// How often what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often idle slots are looked for, in retries.
 const IDLE_EVERY: u32 = 60;
+/// How often the hooks are looked at, in retries.
+const HOOKS_EVERY: u32 = 5;
 /// Slots that one RCU wait frees at most.
 const FOLD_BATCH: usize = 1024;
 
@@ -59,6 +62,10 @@ pub(super) struct Ports {
     joined: watch::Receiver<Arc<Joined>>,
     attached: BTreeSet<u32>,
     complaints: BTreeMap<String, String>,
+    /// What the last round could not count.
+    refused: Vec<UncountedPort>,
+    /// Counted ports, by id, whose packets another program sees first.
+    behind: BTreeMap<u32, UncountedPort>,
     /// Something of the last round is to be tried again.
     unfinished: bool,
 }
@@ -86,6 +93,8 @@ impl Ports {
             joined,
             attached: BTreeSet::new(),
             complaints: BTreeMap::new(),
+            refused: Vec::new(),
+            behind: BTreeMap::new(),
             unfinished: true,
         }
     }
@@ -109,6 +118,9 @@ impl Ports {
                 rounds = rounds.wrapping_add(1);
                 if rounds.is_multiple_of(IDLE_EVERY) {
                     self.fold_idle();
+                }
+                if rounds.is_multiple_of(HOOKS_EVERY) {
+                    self.look_at_hooks();
                 }
                 // A list that changed meanwhile is returned at once.
                 let next = runtime.block_on(async { tokio::time::timeout(RETRY, wanted.changed()).await });
@@ -146,11 +158,50 @@ impl Ports {
         uncounted.append(&mut refused);
         self.share_out(by_ifindex.len());
         self.complain(&uncounted);
+        self.refused = uncounted;
+        self.tell();
+    }
+
+    /// Tells the tick what is not counted, or not as it should be.
+    fn tell(&self) {
+        let told: Vec<_> = self.refused.iter().chain(self.behind.values()).cloned().collect();
         self.uncounted.send_if_modified(|old| {
-            let changed = *old != uncounted;
-            *old = uncounted;
+            let changed = *old != told;
+            *old = told;
             changed
         });
+    }
+
+    /// Tells of programs that see packets before ours, and has ours put back where somebody took them off.
+    fn look_at_hooks(&mut self) {
+        let mut behind = BTreeMap::new();
+        for entry in table::entries(&self.maps) {
+            let id = entry.port.id;
+            // An interface that is gone is the source's to tell.
+            let (true, Ok(chains)) = (self.attached.contains(&id), self.programs.chains(&entry)) else {
+                continue;
+            };
+            if chains.iter().any(|(_, chain)| !chain.ours) {
+                warn!(
+                    pod = %format_args!("{}/{}", text(&entry.port.namespace), text(&entry.port.pod)),
+                    host_interface = text(&entry.port.host_interface),
+                    "somebody took mcstat's programs off; packets passed uncounted; putting them back"
+                );
+                self.attached.remove(&id);
+                self.unfinished = true;
+            } else if let Some(told) = stands_behind(&entry, &chains) {
+                if self.behind.get(&id) != Some(&told) {
+                    warn!(
+                        pod = %format_args!("{}/{}", told.pod.namespace, told.pod.name),
+                        host_interface = text(&entry.port.host_interface),
+                        "{}", told.message
+                    );
+                }
+                behind.insert(id, told);
+            }
+        }
+        self.behind = behind;
+        self.tell();
     }
 
     /// Takes every port that is not wanted off and frees all it held. One RCU wait serves them all.
@@ -200,6 +251,7 @@ impl Ports {
         })?;
         table::leave(&self.maps, entry);
         self.attached.remove(&entry.port.id);
+        self.behind.remove(&entry.port.id);
         Ok(())
     }
 
@@ -310,6 +362,25 @@ impl Ports {
             Err(error) => warn!(%error, "cannot fold idle groups; it is tried again in a minute"),
         }
     }
+}
+
+/// What is told of a port whose packets others see first.
+fn stands_behind(entry: &Entry, chains: &[(Direction, Chain)]) -> Option<UncountedPort> {
+    let sentences: Vec<_> = chains
+        .iter()
+        .filter(|(_, chain)| !chain.before.is_empty())
+        .map(|(direction, chain)| format!("{} sees {direction} packets", chain.before.join(", ")))
+        .collect();
+    (!sentences.is_empty()).then(|| UncountedPort {
+        pod: read::pod(&entry.port),
+        interface: text(&entry.port.interface).to_owned(),
+        reason: "BehindAnotherProgram".to_owned(),
+        message: format!(
+            "{} before mcstat on {}; what it drops or redirects is not counted",
+            sentences.join(", "),
+            text(&entry.port.host_interface)
+        ),
+    })
 }
 
 fn refusal(wanted: &PodPort, reason: &str, message: &str) -> Box<UncountedPort> {

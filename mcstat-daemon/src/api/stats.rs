@@ -270,10 +270,10 @@ pub struct Interface {
     pub host_interface: Option<String>,
     /// Whether it is counted.
     pub counted: bool,
-    /// Why it is not: one CamelCase word.
+    /// Why it is not, or what is amiss: one CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why it is not: a sentence.
+    /// The same in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

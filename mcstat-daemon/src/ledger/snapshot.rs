@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub at: Timestamp,
     /// The ports that are counted, in ascending [`PortReading::id`].
     pub ports: Vec<PortReading>,
-    /// Interfaces of Pods that cannot be counted, each with its reason.
+    /// Interfaces of Pods that cannot be counted, or not as they should be, each with its reason.
     #[serde(default)]
     pub uncounted: Vec<UncountedPort>,
     /// Health of the kernel side, for the node and not for one Pod.
@@ -289,7 +289,7 @@ pub struct LosingSocket {
     pub drops: u64,
 }
 
-/// A Pod interface that is not counted.
+/// A Pod interface that is not counted; or one that is, and what is amiss with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UncountedPort {
@@ -297,7 +297,8 @@ pub struct UncountedPort {
     pub pod: PodRef,
     /// The interface's name inside the Pod, where known; else the host's.
     pub interface: String,
-    /// One CamelCase word, as in Kubernetes conditions: `NotVeth`, `NoIfindex`, `Afxdp`, `AttachFailed`, `TableFull`.
+    /// One CamelCase word, as in Kubernetes conditions: `NotVeth`, `NoIfindex`, `Afxdp`, `AttachFailed`,
+    /// `TableFull`; of one that is counted `BehindAnotherProgram`.
     pub reason: String,
     /// One sentence for people.
     pub message: String,

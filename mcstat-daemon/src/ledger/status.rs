@@ -43,12 +43,17 @@ pub(super) fn conditions(interfaces: &[Interface]) -> Vec<Condition> {
     ]
 }
 
+/// Of an interface that is counted a sentence is said too, if something is amiss.
 fn counted(interfaces: &[Interface]) -> Condition {
-    let uncounted: Vec<_> = interfaces.iter().filter(|interface| !interface.counted).collect();
-    let Some(first) = uncounted.first() else {
+    let told = interfaces
+        .iter()
+        .filter(|interface| !interface.counted || interface.reason.is_some());
+    let told: Vec<_> = told.collect();
+    let uncounted = told.iter().find(|interface| !interface.counted);
+    let Some(first) = uncounted.or(told.first()) else {
         return condition("Counted", "True", "AllInterfaces", "");
     };
-    let sentences: Vec<_> = uncounted
+    let sentences: Vec<_> = told
         .iter()
         .map(|interface| {
             format!(
@@ -60,7 +65,7 @@ fn counted(interfaces: &[Interface]) -> Condition {
         .collect();
     condition(
         "Counted",
-        "False",
+        if first.counted { "True" } else { "False" },
         first.reason.as_deref().unwrap_or("Unknown"),
         &sentences.join("; "),
     )

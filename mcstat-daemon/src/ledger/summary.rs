@@ -149,14 +149,17 @@ fn socket_drops(snapshot: &Snapshot, pod: &PodRef) -> Option<u64> {
     reading.socket_drops
 }
 
-/// An interface that is counted is not also listed as one that is not.
+/// An interface that is counted is not also listed as one that is not: what is said of it is then what is amiss.
 fn interfaces(listed: &Listed<'_>) -> Vec<stats::Interface> {
-    let counted = listed.ports.iter().map(|port| stats::Interface {
-        name: port.interface.clone(),
-        host_interface: Some(port.host_interface.clone()),
-        counted: true,
-        reason: None,
-        message: None,
+    let counted = listed.ports.iter().map(|port| {
+        let amiss = listed.uncounted.iter().find(|other| other.interface == port.interface);
+        stats::Interface {
+            name: port.interface.clone(),
+            host_interface: Some(port.host_interface.clone()),
+            counted: true,
+            reason: amiss.map(|amiss| amiss.reason.clone()),
+            message: amiss.map(|amiss| amiss.message.clone()),
+        }
     });
     let mut interfaces: Vec<_> = counted.collect();
     for port in &listed.uncounted {

@@ -16,14 +16,23 @@ use aya::{
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
 };
+use aya_obj::generated::bpf_attach_type;
 
-use super::{KernelError, table::Entry};
+use super::{
+    KernelError,
+    chain::{self, Chain},
+    table::Entry,
+};
 use crate::ledger::snapshot::Direction;
 
 /// Our place among the filters of clsact: early, and not what `tc` gives out by itself.
 const PRIORITY: u16 = 7;
 /// "mc".
 const HANDLE: TcHandle = TcHandle::new(0, 0x6d63);
+
+/// TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS) and its counterpart, include/uapi/linux/pkt_sched.h.
+const CLSACT_INGRESS: u32 = 0xffff_fff2;
+const CLSACT_EGRESS: u32 = 0xffff_fff3;
 
 /// How programs are put on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +185,41 @@ impl Programs {
             self.attach(entry)?;
         }
         Ok(())
+    }
+
+    /// Who stands on the hooks of a port: outbound, then inbound.
+    ///
+    /// # Errors
+    /// What the kernel says; `ENODEV` when the interface is gone.
+    pub fn chains(&mut self, entry: &Entry) -> Result<[(Direction, Chain); 2], KernelError> {
+        let ifindex = entry.port.ifindex;
+        let failed = |error| KernelError::System {
+            call: "asking who stands on a hook",
+            error,
+        };
+        let interface = super::table::text(&entry.port.host_interface);
+        if nix::net::if_::if_nametoindex(interface)
+            .map_err(io::Error::from)
+            .map_err(failed)?
+            != ifindex
+        {
+            return Err(failed(io::Error::from_raw_os_error(libc::ENODEV)));
+        }
+        let mut chains = DIRECTIONS.map(|(direction, ..)| (direction, Chain::default()));
+        for ((_, chain), (_, name, kind)) in chains.iter_mut().zip(DIRECTIONS) {
+            let (hook, parent) = match kind {
+                TcAttachType::Ingress => (bpf_attach_type::BPF_TCX_INGRESS, CLSACT_INGRESS),
+                _ => (bpf_attach_type::BPF_TCX_EGRESS, CLSACT_EGRESS),
+            };
+            let found = match self.hook {
+                Hook::Tcx => chain::tcx(ifindex, hook, self.program(name)?.info()?.id()),
+                Hook::Clsact => {
+                    chain::clsact(ifindex, hook, parent, (PRIORITY, u32::from(HANDLE))).map_err(io::Error::other)
+                }
+            };
+            *chain = found.map_err(failed)?;
+        }
+        Ok(chains)
     }
 
     /// Takes both programs off. What is gone already is no error.

@@ -27,6 +27,7 @@ use nix::{
 use thiserror::Error;
 
 pub mod attach;
+pub mod chain;
 pub mod clock;
 pub mod free;
 pub mod layout;

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use mcstat_common::{
-    abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, PortStats, Slot},
+    abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, Port, PortStats, Slot},
     control::ControlCounts,
     slot::{self, DEAD, READY},
 };
@@ -242,6 +242,15 @@ pub fn read_port(maps: &Maps, entry: &Entry, clock: &Clock) -> io::Result<Option
     Ok(ports.into_iter().find(|port| port.id == entry.port.id))
 }
 
+/// The Pod that an entry names.
+pub fn pod(port: &Port) -> PodRef {
+    PodRef {
+        namespace: text(&port.namespace).to_owned(),
+        name: text(&port.pod).to_owned(),
+        sandbox: text(&port.sandbox).to_owned(),
+    }
+}
+
 fn port_reading(maps: &Maps, entry: &Entry, clock: &Clock) -> PortReading {
     let port = &entry.port;
     let direction = |direction: u32| {
@@ -250,11 +259,7 @@ fn port_reading(maps: &Maps, entry: &Entry, clock: &Clock) -> PortReading {
     };
     PortReading {
         id: port.id,
-        pod: PodRef {
-            namespace: text(&port.namespace).to_owned(),
-            name: text(&port.pod).to_owned(),
-            sandbox: text(&port.sandbox).to_owned(),
-        },
+        pod: pod(port),
         interface: text(&port.interface).to_owned(),
         host_interface: text(&port.host_interface).to_owned(),
         ifindex: port.ifindex,

@@ -1,4 +1,5 @@
-//! The system calls that aya 0.14 does not offer: batched map access, mapped arrays, what [`rcu`](super::rcu) waits by.
+//! The system calls that aya 0.14 does not offer: batched map access, mapped arrays, what stands on a hook, what
+//! [`rcu`](super::rcu) waits by.
 //!
 //! The only file of the agent that holds `unsafe` for the kernel's sake; everything above it is safe.
 #![expect(unsafe_code, reason = "bpf(2), mmap(2) and membarrier(2) have no safe interface")]
@@ -11,7 +12,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_info};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -98,6 +99,48 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Resu
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
     // SAFETY: the kernel filled the test arm.
     Ok(unsafe { (attr.test.retval, attr.test.duration) })
+}
+
+/// Programs that one hook of an interface can hold (BPF_MPROG_MAX, include/linux/bpf_mprog.h).
+const MAX_PROGRAMS: usize = 64;
+
+/// Ids of the programs on a TCX hook, in the order in which they see a packet (BPF_PROG_QUERY).
+///
+/// # Errors
+/// What bpf(2) returns: `EINVAL` before Linux 6.6.
+pub fn tcx_programs(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; MAX_PROGRAMS];
+    let mut attr = zeroed_attr();
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = hook as u32;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.count = MAX_PROGRAMS as u32;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) {
+        // SAFETY: the kernel filled the query arm.
+        Ok(_) => ids.truncate(unsafe { attr.query.__bindgen_anon_2.count } as usize),
+        // Nothing was ever on this hook.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => ids.clear(),
+        Err(error) => return Err(error),
+    }
+    Ok(ids)
+}
+
+/// The name of a program, 15 bytes at most; `None` without `CAP_SYS_ADMIN` or when it is gone.
+pub fn program_name(id: u32) -> Option<String> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
+    let fd = bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr).ok()?;
+    // SAFETY: a descriptor that the call returned and nobody else owns.
+    let program = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    // SAFETY: bpf_prog_info is plain integers.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = program.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
+    attr.info.info = ptr::from_mut(&mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).ok()?;
+    let name = info.name.iter().take_while(|byte| **byte != 0);
+    Some(name.map(|byte| char::from(*byte as u8)).collect())
 }
 
 /// `membarrier(MEMBARRIER_CMD_GLOBAL)`: with more than one CPU online it is `synchronize_rcu()`, with one it does nothing

@@ -218,7 +218,12 @@ impl RouteSocket {
     }
 
     /// A whole listing; begun again where the kernel says that it changed in between (`NLM_F_DUMP_INTR`).
-    fn list(&mut self, what: &'static str, kind: u16, request: &[u8]) -> Result<Vec<Answer>, LinkError> {
+    pub(in crate::agent) fn list(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        request: &[u8],
+    ) -> Result<Vec<Answer>, LinkError> {
         for _ in 0..ATTEMPTS {
             self.send(what, kind, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, request)?;
             let (answers, interrupted) = self.receive(what, true)?;
@@ -286,18 +291,18 @@ const HEADER: usize = 16;
 
 /// One netlink message from the kernel.
 #[derive(Debug)]
-struct Answer {
-    kind: u16,
+pub(in crate::agent) struct Answer {
+    pub(in crate::agent) kind: u16,
     flags: u16,
     sequence: u32,
-    body: Vec<u8>,
+    pub(in crate::agent) body: Vec<u8>,
 }
 
 fn native_u16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-fn native_u32(bytes: &[u8]) -> Option<u32> {
+pub(in crate::agent) fn native_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
@@ -320,7 +325,7 @@ fn push_attribute(message: &mut Vec<u8>, kind: u16, value: u32) {
 }
 
 /// Attributes as (type, value); ends at the first one that does not fit. Flag bits of the type are taken off.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::agent) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(native_u16(bytes)?);
         let kind = native_u16(bytes.get(2..)?)? & 0x3fff;
@@ -331,7 +336,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// Text with or without its closing NUL.
-fn text(bytes: &[u8]) -> String {
+pub(in crate::agent) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
