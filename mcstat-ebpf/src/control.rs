@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use mcstat_common::{
     abi::{EVENT_JUMBO, EVENT_MTU, EVENT_SMALL, EventCounts, EventHeader, OUTBOUND, PortStats, Settings},
-    frame::CONTROL_COUNTERS,
+    frame::{CONTROL_COUNTERS, NEIGHBOUR_DISCOVERY},
 };
 
 use crate::{
@@ -24,6 +24,12 @@ pub(crate) fn tally(skb: *mut __sk_buff, index: u32, direction: u32) {
         return;
     };
     bump(stats, index);
+    if index != NEIGHBOUR_DISCOVERY {
+        debug!(
+            "malformed: ifindex {}, direction {}, counter {}",
+            ifindex, direction, index
+        );
+    }
 }
 
 #[inline(always)]
@@ -61,6 +67,10 @@ pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction:
         if !admit(&raw mut (*bucket_owner).bucket, settings, jiffies) {
             atomic::add(&raw mut (*stats).events_limited, 1);
             (*counts).limited += 1;
+            debug!(
+                "event held back: ifindex {}, direction {}, counter {}",
+                ifindex, direction as u32, kind
+            );
             return;
         }
         let length = (*skb).len;

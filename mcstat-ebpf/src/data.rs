@@ -220,8 +220,19 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
                 count(skb, counter, frame, verdict);
             }
         }
-        Err(refused) => count_other(skb, frame, stats, verdict, refused),
+        Err(refused) => {
+            count_other(skb, frame, stats, verdict, refused);
+            say_refused(frame.position, frame.direction, refused as u32);
+        }
     }
+}
+
+#[inline(always)]
+fn say_refused(position: u32, direction: u32, reason: u32) {
+    debug!(
+        "no slot: port at {}, direction {}, reason {} of port limit, fair share, window full, contended",
+        position, direction, reason
+    );
 }
 
 /// The verdict of the port's policy set. Until policies are compiled into sets every packet is allowed.

@@ -155,6 +155,8 @@ impl Kernel {
         preflight::Facts::gather(&options.bpffs)?.judge()?;
         let lock = lock(options)?;
         let mut loaded = maps::load(options)?;
+        #[cfg(feature = "ebpf-log")]
+        show_messages(&mut loaded.ebpf);
         let ring = match loaded.ebpf.take_map("events") {
             Some(Map::RingBuf(data)) => RingBuf::try_from(Map::RingBuf(data))?,
             _ => return Err(KernelError::MissingMap { name: "events" }),
@@ -189,6 +191,23 @@ impl Kernel {
             fresh,
             lock,
         })
+    }
+}
+
+/// Puts the programs' debug messages into the agent's own log, until the process ends.
+#[cfg(feature = "ebpf-log")]
+fn show_messages(ebpf: &mut aya::Ebpf) {
+    const EVERY: Duration = Duration::from_millis(200);
+    match aya_log::EbpfLogger::init(ebpf) {
+        Ok(mut logger) => {
+            thread::spawn(move || {
+                loop {
+                    logger.flush();
+                    thread::sleep(EVERY);
+                }
+            });
+        }
+        Err(error) => tracing::warn!(%error, "the programs' debug messages cannot be shown"),
     }
 }
 
