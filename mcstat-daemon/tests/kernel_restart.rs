@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mcstat::agent::bpf::{Kernel, attach::Hook, sys, upgrade};
+use mcstat::agent::bpf::{Kernel, attach::Hook, sys, table, upgrade};
 use support::{Bpffs, enter, frames, in_netns, open, pod_port, reading, total, veth::Veth};
 
 const GROUPS: [&str; 3] = ["239.1.1.1", "239.1.1.2", "ff3e::1:3"];
@@ -147,6 +147,31 @@ fn an_unknown_abi_is_kept_aside_and_goes_on_counting() {
         sys::test_run(program.as_fd(), &frames::data("10.0.0.2", "239.1.1.1", 100), 5).unwrap();
         drop(kernel);
         assert_eq!(total(&reading(&open(&options), "pod").outbound).0, 5);
+    });
+}
+
+#[test]
+fn links_of_no_port_are_taken_off_at_the_start() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let (veth, left) = (Veth::new("mch0"), Veth::new("mch1"));
+        let mut kernel = open(&bpffs.options());
+        for (name, veth) in [("stays", &veth), ("left", &left)] {
+            let entry = enter(&kernel, &veth.port(name));
+            kernel.programs.attach(&entry).unwrap();
+            if name == "left" {
+                table::leave(&kernel.maps, &entry);
+            }
+        }
+        let pins = || {
+            let files = fs::read_dir(bpffs.options().pins().join("links")).unwrap();
+            let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(pins().len(), 4);
+        drop(kernel);
+        let _kernel = open(&bpffs.options());
+        assert_eq!(pins(), ["1-inbound", "1-outbound"].map(str::to_owned).into());
     });
 }
 

@@ -245,7 +245,7 @@ impl Programs {
         self.links.join(format!("{port}-{direction}"))
     }
 
-    /// Removes pins of links whose port is not among `known`: left by a kill between unpinning and leaving.
+    /// Removes pins of links whose port is not among `known`: left where a pin could not be removed with its port.
     ///
     /// # Errors
     /// When the directory cannot be read.

@@ -181,6 +181,17 @@ impl Kernel {
                 "finished freeing slots that an earlier run had begun"
             );
         }
+        let known: Vec<u32> = table::entries(&loaded.maps).iter().map(|entry| entry.port.id).collect();
+        let strays = programs.remove_strays(&known).map_err(|error| KernelError::System {
+            call: "removing links of no port",
+            error,
+        })?;
+        if strays > 0 {
+            tracing::info!(
+                links = strays,
+                "took programs off interfaces that are no longer counted"
+            );
+        }
         let (maps, layout, fresh) = (Arc::new(loaded.maps), loaded.layout, loaded.fresh);
         Ok(Self {
             maps,
