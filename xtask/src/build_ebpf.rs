@@ -59,33 +59,28 @@ pub(crate) fn find_linker() -> Option<PathBuf> {
 pub(crate) fn find_toolchain(endian: &str) -> Option<Toolchain> {
     let home = |name: &str| env::var_os(name).map(PathBuf::from);
     let rustup = home("RUSTUP_HOME").unwrap_or_else(|| home("HOME").unwrap_or_default().join(".rustup"));
-    let rustup = rustup.join("toolchains");
+    let set = env::var("EBPF_TOOLCHAIN").ok().filter(|set| !set.is_empty());
+    choose(set.as_deref(), &rustup.join("toolchains"), Path::new("/usr"), endian)
+}
+
+/// [`find_toolchain`] of what is given: the person's choice, rustup's directory of toolchains, the system's sysroot.
+pub(crate) fn choose(set: Option<&str>, rustup: &Path, system: &Path, endian: &str) -> Option<Toolchain> {
+    // There may be several of one channel, and only one of them with the source of `core`.
     let installed = |name: &str| {
-        let entries = fs::read_dir(&rustup)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
-        entries
-            .filter(|path| {
-                path.file_name()
-                    .is_some_and(|file| file.to_string_lossy().starts_with(name))
-            })
-            .min()
+        let entries = fs::read_dir(rustup).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
+            .map(|entry| entry.path())
+            .collect();
+        found.sort();
+        found
     };
-    if let Some(set) = env::var("EBPF_TOOLCHAIN").ok().filter(|set| !set.is_empty()) {
-        let sysroot = if Path::new(&set).is_dir() {
-            Some(PathBuf::from(&set))
-        } else {
-            installed(&set)
-        };
-        return sysroot.and_then(|sysroot| fits(sysroot, endian));
-    }
-    let candidates = [installed("nightly-"), installed("stable-"), Some(PathBuf::from("/usr"))];
-    candidates
-        .into_iter()
-        .flatten()
-        .find_map(|sysroot| fits(sysroot, endian))
+    let candidates = match set {
+        Some(set) if Path::new(set).is_dir() => vec![PathBuf::from(set)],
+        Some(set) => installed(set),
+        None => [installed("nightly-"), installed("stable-"), vec![system.to_owned()]].concat(),
+    };
+    candidates.into_iter().find_map(|sysroot| fits(sysroot, endian))
 }
 
 fn fits(sysroot: PathBuf, endian: &str) -> Option<Toolchain> {

@@ -1,10 +1,6 @@
 //! Debian packages: which are missing, and one `apt-get` command for all of them.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -103,7 +99,8 @@ pub(super) fn missing() -> Vec<Package> {
 /// Installs `packages` with one command, without starting any service.
 pub(super) fn install(packages: &[Package]) -> Result<()> {
     let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
-    if !nix::unistd::geteuid().is_root() || !Path::new("/etc/debian_version").exists() {
+    let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !nix::unistd::geteuid().is_root() || !is_debian(&os_release) {
         return Err(by_hand(packages, &names).into());
     }
     for package in packages {
@@ -133,6 +130,19 @@ pub(super) fn install(packages: &[Package]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether an os-release(5) is Debian's, 12 or newer: a derivative has other packages by other names.
+pub(super) fn is_debian(os_release: &str) -> bool {
+    let value = |key: &str| {
+        let line = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.map(|value| value.trim_matches('"'))
+    };
+    let new_enough = |version: &str| version.parse().is_ok_and(|version: u32| version >= 12);
+    // Testing and unstable have no number.
+    value("ID") == Some("debian") && value("VERSION_ID").is_none_or(new_enough)
 }
 
 fn by_hand(packages: &[Package], names: &[&str]) -> ByHand {

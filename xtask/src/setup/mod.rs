@@ -6,6 +6,8 @@
 mod apt;
 mod kubectl;
 mod linker;
+#[cfg(test)]
+mod tests;
 
 use std::{error::Error, fmt, fs};
 
