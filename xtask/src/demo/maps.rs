@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
+use super::plan::{Direction, Expected};
 use crate::{
     bed::Bed,
     command::{command, output},
@@ -19,17 +20,21 @@ use crate::{
 const READY: u64 = 2;
 const STATE_MASK: u64 = 7;
 
-/// Prints the commands and what they say of the Pod `pod`: its entry in `ports`, then its slots with their counters.
-pub(super) fn show(bed: &Bed, pod: &str) -> Result<()> {
+/// Prints what bpftool says of the Pod `pod`: one slot and its counters as they are, then every slot of it with the counters
+/// added up over the CPUs. Returns how many groups are not as `expected` (of this Pod).
+pub(super) fn show(bed: &Bed, pod: &str, expected: &[Expected]) -> Result<usize> {
     let dir = pins(&bed.bpffs())?;
     let ports = dump(&dir, "ports")?;
-    let port = ports
-        .values()
-        .find(|port| text(&port["pod"]) == pod)
+    let (position, port) = ports
+        .iter()
+        .find(|(_, port)| text(&port["pod"]) == pod)
         .with_context(|| format!("the map `ports` has no {pod}"))?;
-    println!("$ bpftool map dump pinned {}/ports", dir.display());
+    let mut slots = dump(&dir, "slots")?;
+    slots.retain(|_, slot| slot["port"] == port["id"] && ready(slot));
+    println!("$ M={}", dir.display());
+    println!("$ bpftool map dump pinned $M/ports   # names are bytes: docs/bpftool.md makes text of them");
     println!(
-        "  id {}: namespace \"{}\", pod \"{}\", interface \"{}\", host_interface \"{}\", ifindex {}",
+        "  key {position}: id {}, namespace {}, pod {}, interface {}, host_interface {}, ifindex {}",
         port["id"],
         text(&port["namespace"]),
         text(&port["pod"]),
@@ -37,23 +42,44 @@ pub(super) fn show(bed: &Bed, pod: &str) -> Result<()> {
         text(&port["host_interface"]),
         port["ifindex"]
     );
-    let slots = dump(&dir, "slots")?;
-    let of_port = slots
-        .iter()
-        .filter(|(_, slot)| slot["port"] == port["id"] && ready(slot));
-    println!(
-        "$ bpftool map dump pinned {}/slots; bpftool map lookup pinned {}/counters key …",
-        dir.display(),
-        dir.display()
-    );
-    for (index, slot) in of_port {
+    let first = slots.keys().next().with_context(|| format!("{pod} has no slot"))?;
+    let key = u32::try_from(*first)?
+        .to_ne_bytes()
+        .map(|byte| byte.to_string())
+        .join(" ");
+    raw(&dir, &format!("bpftool map lookup pinned $M/slots key {key}"))?;
+    let counted = r#"grep -B2 -A1 '"packets": [1-9]'"#;
+    raw(
+        &dir,
+        &format!("bpftool map lookup pinned $M/counters key {key} | {counted}"),
+    )?;
+    println!("all slots of {pod}, the CPUs added up:");
+    let mut sums: BTreeMap<(bool, IpAddr), (u64, u64)> = BTreeMap::new();
+    for (index, slot) in &slots {
         let (packets, bytes) = counters(&dir, *index)?;
-        let direction = if slot["direction"] == 1 { "inbound" } else { "outbound" };
+        let (inbound, group) = (slot["direction"] == 1, address(&slot["group"])?);
         println!(
-            "  slot {index}: {direction} group {} packets {packets} bytes {bytes}",
-            address(&slot["group"])
+            "  slot {index:>5} {:<8} {:<14} {packets:>5} packets {bytes:>7} bytes",
+            if inbound { "inbound" } else { "outbound" },
+            group.to_string()
         );
+        // A group can have a slot for each source, and two for one key.
+        let sum = sums.entry((inbound, group)).or_default();
+        *sum = (sum.0 + packets, sum.1 + bytes);
     }
+    let of_group = |expected: &Expected| {
+        let key = (expected.direction == Direction::Inbound, expected.group?);
+        Some((key, (expected.packets, expected.bytes)))
+    };
+    let wanted: BTreeMap<_, _> = expected.iter().filter_map(of_group).collect();
+    let wrong = sums.iter().filter(|(key, sum)| wanted.get(key) != Some(sum));
+    Ok(wrong.count() + wanted.keys().filter(|key| !sums.contains_key(key)).count())
+}
+
+/// Prints a shell line and what it says, untouched. `$M` is the directory of the maps.
+fn raw(dir: &Path, line: &str) -> Result<()> {
+    println!("$ {line}");
+    print!("{}", output(command("sh").args(["-c", line]).env("M", dir))?);
     Ok(())
 }
 
@@ -123,10 +149,7 @@ fn text(value: &Value) -> String {
 }
 
 /// An address; IPv4 stands as IPv4-mapped IPv6.
-fn address(value: &Value) -> String {
-    let address = <[u8; 16]>::try_from(bytes(value)).map(Ipv6Addr::from);
-    address.map_or_else(
-        |_| value.to_string(),
-        |address| IpAddr::V6(address).to_canonical().to_string(),
-    )
+fn address(value: &Value) -> Result<IpAddr> {
+    let bytes = <[u8; 16]>::try_from(bytes(value)).map_err(|_| anyhow!("{value} is no address"))?;
+    Ok(IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical())
 }

@@ -44,8 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let list = node.wait_for(Duration::from_secs(15), |list| {
         check::check(&expected, list).iter().all(|line| line.holds)
     })?;
-    show(&bed, &node)?;
-    let wrong = verdict(&expected, &list);
+    let wrong = show(&bed, &node, &expected)? + verdict(&expected, &list);
     println!(
         "\n{} numbers, {wrong} wrong, {:.1} s",
         expected.len(),
@@ -136,8 +135,8 @@ fn traffic(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// What a user sees.
-fn show(bed: &Bed, node: &Node) -> Result<()> {
+/// What a user sees. Returns how many numbers are wrong in the kernel's maps.
+fn show(bed: &Bed, node: &Node, expected: &[plan::Expected]) -> Result<usize> {
     step(&format!("{} get podmulticaststats -A", node.client_name()));
     print!("{}", node.client("get podmulticaststats -A")?);
     step(&format!(
@@ -148,7 +147,12 @@ fn show(bed: &Bed, node: &Node) -> Result<()> {
         .context("the answer is no JSON")?;
     println!("{}", serde_json::to_string_pretty(&pod["status"]["groups"])?);
     step("the kernel's own counters, by bpftool alone");
-    maps::show(bed, "rec-0")
+    let of_pod: Vec<_> = expected
+        .iter()
+        .filter(|expected| expected.pod == "rec-0")
+        .copied()
+        .collect();
+    maps::show(bed, "rec-0", &of_pod)
 }
 
 /// Prints a mark for each number and returns how many are wrong.

@@ -69,6 +69,7 @@ pub(super) enum Direction {
 }
 
 /// One number that must hold.
+#[derive(Clone, Copy)]
 pub(super) struct Expected {
     /// Pod name.
     pub(super) pod: &'static str,
