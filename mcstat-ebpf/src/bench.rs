@@ -35,8 +35,9 @@ mod programs {
     };
 
     use crate::{
-        data::{self, Frame, count, decide},
-        maps::port_of,
+        atomic,
+        data::{self, count, decide, is_foreign},
+        maps::{port_of, port_stats},
         skb::Direct,
     };
 
@@ -188,11 +189,16 @@ mod programs {
         let Some((position, port)) = port_of(ifindex) else {
             return;
         };
-        let frame = Frame::new(port, position, datagram, OUTBOUND);
+        let slot_key = data::key(port, datagram, OUTBOUND);
+        let foreign = is_foreign(port, datagram);
+        if foreign && let Some(stats) = port_stats(position, OUTBOUND) {
+            // SAFETY: a map value.
+            atomic::add(unsafe { &raw mut (*stats).foreign_source }, 1);
+        }
         let key = HashKey {
-            owner: frame.key.owner,
-            group: frame.key.group,
-            source: frame.key.source,
+            owner: slot_key.owner,
+            group: slot_key.group,
+            source: slot_key.source,
         };
         let Some(value) = look_up(&HASH, &key) else { return };
         // SAFETY: map values; the hash's is this CPU's own.
@@ -201,8 +207,8 @@ mod programs {
             if slot::verdict_generation((*value).verdict) != generation {
                 (*value).verdict = slot::verdict_word(generation, 0, Verdict::Allow);
             }
-            let verdict = decide(port, &frame, slot::verdict_of((*value).verdict));
-            count(skb, &raw mut (*value).counter, &frame, verdict);
+            let verdict = decide(port, foreign, slot::verdict_of((*value).verdict));
+            count(skb, &raw mut (*value).counter, datagram, verdict);
         }
     }
 
@@ -213,21 +219,14 @@ mod programs {
             group: datagram.group,
             source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
         };
-        let frame = Frame {
-            key: Key {
-                owner: key.owner,
-                group: key.group,
-                source: key.source,
-            },
-            source: datagram.source,
-            position: 0,
-            ttl: datagram.ttl as u32,
-            foreign: 0,
-            direction: OUTBOUND as u32,
-        };
         if let Some(value) = look_up(&BARE, &key) {
             // SAFETY: this CPU's own map value.
-            count(skb, unsafe { &raw mut (*value).counter }, &frame, Verdict::Allow as u8);
+            count(
+                skb,
+                unsafe { &raw mut (*value).counter },
+                datagram,
+                Verdict::Allow as u8,
+            );
         }
     }
 

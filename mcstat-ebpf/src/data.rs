@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_loop},
 };
 use mcstat_common::{
-    abi::{Counter, IPV4, OUTBOUND, PORT_ADDRESSES, PORT_FOREIGN_DROPPED, Port, PortStats, Slot, WAYS},
+    abi::{Counter, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, PORT_FOREIGN_DROPPED, Port, PortStats, Slot, WAYS},
     frame::{Datagram, is_ssm},
     slot::{self, BUSY, EMPTY, Key, READY, Verdict},
 };
@@ -15,69 +15,100 @@ use crate::{
     maps::{COUNTERS, SETTINGS, SLOTS, port_at, port_of, port_stats, seed, sets, test_delay},
 };
 
-/// What is known of a packet once it is parsed: all that finding, judging and counting need.
+/// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Frame {
-    pub(crate) key: Key,
-    pub(crate) source: [u64; 2],
-    pub(crate) position: u32,
-    pub(crate) ttl: u32,
-    pub(crate) foreign: u32,
-    pub(crate) direction: u32,
+struct Frame {
+    group: [u64; 2],
+    source: [u64; 2],
+    family: u32,
+    ttl: u32,
+    position: u32,
+    direction: u32,
 }
 
 impl Frame {
-    /// Of a datagram that passed `port`, which stands at `position`.
     #[inline(always)]
-    pub(crate) fn new(port: *const Port, position: u32, datagram: &Datagram, direction: u8) -> Self {
-        Self {
-            key: Key {
-                // SAFETY: a map value.
-                owner: Key::owner(unsafe { (*port).id }, direction, datagram.family),
-                group: datagram.group,
-                source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
-            },
-            source: datagram.source,
-            position,
-            ttl: datagram.ttl as u32,
-            foreign: (direction == OUTBOUND && is_foreign(port, datagram)) as u32,
-            direction: direction as u32,
+    fn datagram(&self) -> Datagram {
+        Datagram {
+            group: self.group,
+            source: self.source,
+            family: self.family as u8,
+            ttl: self.ttl as u8,
         }
+    }
+}
+
+/// The slot's key of a datagram that passed `port`.
+#[inline(always)]
+pub(crate) fn key(port: *const Port, datagram: &Datagram, direction: u8) -> Key {
+    Key {
+        // SAFETY: a map value.
+        owner: Key::owner(unsafe { (*port).id }, direction, datagram.family),
+        group: datagram.group,
+        source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
     }
 }
 
 /// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports.
 #[inline(always)]
 pub(crate) fn account(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
+    // The family as a constant: a path for each is shorter than one for both.
+    if datagram.family == IPV4 {
+        let datagram = Datagram {
+            group: [0, datagram.group[1]],
+            source: [0, datagram.source[1]],
+            family: IPV4,
+            ..*datagram
+        };
+        account_in(skb, ifindex, &datagram, direction);
+    } else {
+        let datagram = Datagram {
+            family: IPV6,
+            ..*datagram
+        };
+        account_in(skb, ifindex, &datagram, direction);
+    }
+}
+
+/// [`account`] of one family.
+#[inline(always)]
+fn account_in(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
     let Some((position, port)) = port_of(ifindex) else {
         return;
     };
-    let frame = Frame::new(port, position, datagram, direction);
-    if frame.foreign != 0
-        && let Some(stats) = port_stats(position, direction)
-    {
+    let foreign = direction == OUTBOUND && is_foreign(port, datagram);
+    if foreign && let Some(stats) = port_stats(position, direction) {
         // SAFETY: map values, here and below. The verifier checks every access.
         atomic::add(unsafe { &raw mut (*stats).foreign_source }, 1);
     }
-    let Some((index, slot)) = find(&frame.key, frame.key.hash(seed())) else {
-        return miss(skb, &raw const frame);
+    let key = key(port, datagram, direction);
+    if let Some((index, slot)) = find(&key, key.hash(seed())) {
+        let verdict = atomic::load(unsafe { &raw const (*slot).verdict });
+        if slot::verdict_generation(verdict) == unsafe { (*port).generation } {
+            if test_delay() != 0 {
+                delay(test_delay());
+            }
+            if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+                count(skb, counter, datagram, decide(port, foreign, slot::verdict_of(verdict)));
+            }
+            return;
+        }
+    }
+    let frame = Frame {
+        group: datagram.group,
+        source: datagram.source,
+        family: datagram.family as u32,
+        ttl: datagram.ttl as u32,
+        position,
+        direction: direction as u32,
     };
-    let verdict = atomic::load(unsafe { &raw const (*slot).verdict });
-    if slot::verdict_generation(verdict) != unsafe { (*port).generation } {
-        return miss(skb, &raw const frame);
-    }
-    if test_delay() != 0 {
-        delay(test_delay());
-    }
-    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-        count(skb, counter, &frame, decide(port, &frame, slot::verdict_of(verdict)));
-    }
+    miss(skb, &raw const frame);
 }
 
 /// An IPv4 source that is none of the Pod's addresses. 0.0.0.0 is a host without an address, not a stranger.
 #[inline(always)]
-fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
+pub(crate) fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
     if datagram.family != IPV4 {
         return false;
     }
@@ -98,8 +129,8 @@ fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
 
 /// Whether the packet is admitted, dropped, or would be dropped.
 #[inline(always)]
-pub(crate) fn decide(port: *const Port, frame: &Frame, cached: u8) -> u8 {
-    if frame.foreign == 0 {
+pub(crate) fn decide(port: *const Port, foreign: bool, cached: u8) -> u8 {
+    if !foreign {
         return cached;
     }
     // No rule judges a foreign frame; the switch drops it at once, or admits it.
@@ -135,8 +166,10 @@ fn matches(candidate: *const Slot, ready: u64, key: &Key) -> bool {
             && word(&raw const (*candidate).group, 1) == key.group[1]
             && (&raw const (*candidate).port).cast::<u64>().read() == key.owner
             && word(&raw const (*candidate).group, 0) == key.group[0]
-            && word(&raw const (*candidate).source, 1) == key.source[1]
-            && word(&raw const (*candidate).source, 0) == key.source[0]
+            // Zero in both, unless the group is in an SSM range.
+            && (key.source[0] | key.source[1] == 0
+                || word(&raw const (*candidate).source, 1) == key.source[1]
+                    && word(&raw const (*candidate).source, 0) == key.source[0])
     }
 }
 
@@ -148,7 +181,7 @@ unsafe fn word(bytes: *const [u8; 16], at: usize) -> u64 {
 
 /// Counts a packet in this CPU's counter of a slot.
 #[inline(always)]
-pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, frame: &Frame, verdict: u8) {
+pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datagram, verdict: u8) {
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
@@ -162,16 +195,16 @@ pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, frame: &Frame, v
                 counter.would_drop = counter.would_drop.wrapping_add(1);
             }
         }
-        if frame.ttl <= 1 {
+        if datagram.ttl <= 1 {
             counter.ttl1 = counter.ttl1.wrapping_add(1);
         }
         let last = (&raw mut counter.source).cast::<u64>();
-        if last.read() != frame.source[0] || last.add(1).read() != frame.source[1] {
+        if last.read() != datagram.source[0] || last.add(1).read() != datagram.source[1] {
             if counter.last_seen != 0 {
                 counter.source_changes = counter.source_changes.wrapping_add(1);
             }
-            last.write(frame.source[0]);
-            last.add(1).write(frame.source[1]);
+            last.write(datagram.source[0]);
+            last.add(1).write(datagram.source[1]);
         }
         // 0 means never: one tick in 2^32 is booked one tick late.
         counter.last_seen = (bpf_jiffies64() as u32) | 1;
@@ -206,8 +239,10 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
     };
     let generation = unsafe { (*port).generation };
     let judged = judge();
-    let verdict = decide(port, frame, judged as u8);
-    match find_or_insert(frame, position, stats) {
+    let datagram = frame.datagram();
+    let foreign = direction == OUTBOUND && is_foreign(port, &datagram);
+    let verdict = decide(port, foreign, judged as u8);
+    match find_or_insert(&key(port, &datagram, direction), position, stats) {
         Ok((index, slot)) => {
             atomic::store(
                 unsafe { &raw mut (*slot).verdict },
@@ -217,12 +252,12 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
                 delay(test_delay());
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-                count(skb, counter, frame, verdict);
+                count(skb, counter, &datagram, verdict);
             }
         }
         Err(refused) => {
-            count_other(skb, frame, stats, verdict, refused);
-            say_refused(frame.position, frame.direction, refused as u32);
+            count_other(skb, &datagram, stats, verdict, refused);
+            say_refused(position, frame.direction, refused as u32);
         }
     }
 }
@@ -244,8 +279,8 @@ fn judge() -> Verdict {
 /// Finds the key's slot or takes a free one. The whole set is scanned before an insertion: a slot of the same key may
 /// lie behind a freed one.
 #[inline(always)]
-fn find_or_insert(frame: &Frame, position: u32, stats: *mut PortStats) -> Result<(u32, *mut Slot), Refused> {
-    let hash = frame.key.hash(seed());
+fn find_or_insert(key: &Key, position: u32, stats: *mut PortStats) -> Result<(u32, *mut Slot), Refused> {
+    let hash = key.hash(seed());
     let start = slot::set_start(hash, sets());
     let first = slot::first_way(hash);
     let ready = slot::word(hash, READY);
@@ -254,7 +289,7 @@ fn find_or_insert(frame: &Frame, position: u32, stats: *mut PortStats) -> Result
         let Some(candidate) = SLOTS.get_ptr_mut(index) else {
             return Err(Refused::WindowFull);
         };
-        if matches(candidate, ready, &frame.key) {
+        if matches(candidate, ready, key) {
             return Ok((index, candidate));
         }
     }
@@ -288,9 +323,9 @@ fn find_or_insert(frame: &Frame, position: u32, stats: *mut PortStats) -> Result
             release(stats);
             return Err(Refused::Contended);
         }
-        (&raw mut (*taken).port).cast::<u64>().write(frame.key.owner);
-        write_words(&raw mut (*taken).group, frame.key.group);
-        write_words(&raw mut (*taken).source, frame.key.source);
+        (&raw mut (*taken).port).cast::<u64>().write(key.owner);
+        write_words(&raw mut (*taken).group, key.group);
+        write_words(&raw mut (*taken).source, key.source);
         (*taken).since = bpf_jiffies64();
         // A full barrier: whoever sees READY sees the key.
         atomic::cmpxchg(&raw mut (*taken).state, BUSY, ready);
@@ -351,8 +386,8 @@ fn release(stats: *mut PortStats) {
 
 /// A packet without a slot: the port's totals stay exact, and the reason is visible.
 #[inline(always)]
-fn count_other(skb: *mut __sk_buff, frame: &Frame, stats: *mut PortStats, verdict: u8, refused: Refused) {
-    let family = (((frame.key.owner >> 40) as u8) != IPV4) as usize;
+fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, verdict: u8, refused: Refused) {
+    let family = (datagram.family != IPV4) as usize;
     // SAFETY: a map value; `family` is 0 or 1.
     unsafe {
         let other = (&raw mut (*stats).other)
@@ -368,7 +403,7 @@ fn count_other(skb: *mut __sk_buff, frame: &Frame, stats: *mut PortStats, verdic
                 atomic::add(&raw mut (*other).would_drop, 1);
             }
         }
-        if frame.ttl <= 1 {
+        if datagram.ttl <= 1 {
             atomic::add(&raw mut (*other).ttl1, 1);
         }
         atomic::store(&raw mut (*other).last_seen, bpf_jiffies64());
