@@ -52,8 +52,10 @@ impl Drop for Stop<'_> {
 fn times(pod: &Value) -> (String, Vec<(String, String)>) {
     let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("a time in {pod}")).to_owned();
     let groups = pod["status"]["groups"].as_array().unwrap().iter();
-    let since = groups.map(|group| (text(&group["group"]), text(&group["since"])));
-    (text(&pod["status"]["startTime"]), since.collect())
+    // A group that is only joined has no series.
+    let series = groups.filter(|group| !group["startTime"].is_null());
+    let starts = series.map(|group| (text(&group["group"]), text(&group["startTime"])));
+    (text(&pod["status"]["startTime"]), starts.collect())
 }
 
 #[test]

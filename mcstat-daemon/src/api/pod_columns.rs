@@ -50,13 +50,13 @@ const COLUMNS: [Column<PodMulticastStats>; 20] = [
         "IGMP_Allowed",
         INTEGER,
         "IGMP and MLD reports and leaves of the Pod that no enforced rule denied.",
-        |pod, _| cell(pod.status.igmp.map(|i| i.allowed.messages)),
+        |pod, _| cell(pod.status.igmp.as_ref().map(|i| i.allowed.messages)),
     ),
     Column::shown(
         "IGMP_Dropped",
         INTEGER,
         "IGMP and MLD reports and leaves of the Pod that an enforced rule denied.",
-        |pod, _| cell(pod.status.igmp.and_then(|i| i.dropped).map(|d| d.messages)),
+        |pod, _| cell(pod.status.igmp.as_ref().and_then(|i| i.dropped).map(|d| d.messages)),
     ),
     Column::shown(
         "In/s",
