@@ -6,7 +6,6 @@
 mod drops;
 #[path = "witness_kernel/identity.rs"]
 mod identity;
-#[allow(dead_code, reason = "made for the Pod sources' tests")]
 mod pods_lab;
 mod witness_lab;
 
