@@ -4,10 +4,11 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
+pub(crate) use mcstat_bed::command::{line, output};
 
 use crate::build_ebpf::tools_dir;
 
@@ -62,29 +63,4 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("{} failed ({status})", line(command));
     }
     Ok(())
-}
-
-/// Runs quietly and returns standard output; on failure the error holds standard error.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
-    command.stdin(Stdio::null());
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {}", line(command)))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{} failed ({}): {}", line(command), output.status, said.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// [`output`] of a command given as one line of words without quoting.
-pub(crate) fn sh(words: &str) -> Result<String> {
-    let mut words = words.split_whitespace();
-    output(command(words.next().unwrap_or_default()).args(words))
-}
-
-/// The command as a person would type it, without the environment.
-pub(crate) fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -3,7 +3,6 @@
 //! Exit codes: 0 done, 1 failed, 2 this machine must be prepared by hand (what to install has been printed) or wrong
 //! usage, 130 interrupted.
 
-mod bed;
 mod build_ebpf;
 mod ci;
 mod command;
@@ -15,6 +14,7 @@ mod traffic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mcstat_bed as bed;
 
 /// Build, test and show mcstat.
 #[derive(Parser)]
@@ -43,7 +43,7 @@ enum Task {
     /// The demo's bed and traffic without mcstat
     #[command(hide = true)]
     Bed(demo::Args),
-    /// Send or receive multicast inside a network namespace (used by the demo and by tests)
+    /// Send or receive multicast inside a network namespace (for whoever looks at a demo that is kept)
     #[command(subcommand, hide = true)]
     Traffic(traffic::Command),
 }

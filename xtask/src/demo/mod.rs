@@ -83,8 +83,8 @@ pub(crate) fn run_bed(args: &Args) -> Result<()> {
 fn bed() -> Result<Bed> {
     step("a node with four Pods on an Open vSwitch bridge");
     let bed = Bed::up(&PODS)?;
-    for (id, stream) in (1..).zip(&STREAMS) {
-        bed.forward(id, stream.group, stream.members)?;
+    for stream in &STREAMS {
+        bed.forward(stream.group, stream.members)?;
     }
     Ok(bed)
 }
@@ -105,8 +105,8 @@ fn traffic(bed: &Bed) -> Result<()> {
         .map(|(name, groups)| Ok((name, bed.pod(name)?.receive(&groups)?)))
         .collect::<Result<_>>()?;
     let send = |stream: &Stream| {
-        bed.pod(stream.sender)?
-            .send(stream.group, stream.packets, stream.pps, stream.size)
+        let sender = bed.pod(stream.sender)?;
+        Ok(sender.send(stream.group, stream.packets, stream.pps, stream.size))
     };
     let senders: Vec<_> = STREAMS.iter().map(send).collect::<Result<_>>()?;
     for (stream, sender) in STREAMS.iter().zip(senders) {
@@ -122,7 +122,7 @@ fn traffic(bed: &Bed) -> Result<()> {
     for (name, receiver) in receivers {
         let report = receiver.finish()?;
         for stream in STREAMS.iter().filter(|stream| stream.members.contains(name)) {
-            let got = report["groups"][stream.group.to_string()]["packets"].as_u64();
+            let got = report.get(&stream.group).map(|count| count.packets);
             if got != Some(stream.packets) {
                 let sent = stream.packets;
                 bail!(

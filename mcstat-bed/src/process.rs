@@ -14,10 +14,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{netns::Netns, signal};
+use crate::{netns::Netns, signal};
 
 /// A program that runs until it is stopped.
-pub(crate) struct Daemon {
+pub struct Daemon {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts `command` in `netns`, its output in the file `log`.
-    pub(crate) fn start(name: &'static str, netns: &Netns, command: &mut Command, log: PathBuf) -> Result<Self> {
+    pub fn start(name: &'static str, netns: &Netns, command: &mut Command, log: PathBuf) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = netns.spawn(command)?;
@@ -33,12 +33,7 @@ impl Daemon {
     }
 
     /// Asks `ready` until it has something; a program that ends meanwhile is an error with the end of its log.
-    pub(crate) fn wait_for<T>(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        mut ready: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
+    pub fn wait_for<T>(&mut self, what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
         let waited = signal::wait_for(what, limit, || {
             self.check()?;
             Ok(ready())
@@ -55,11 +50,23 @@ impl Daemon {
     }
 
     /// An error once it has ended, with the end of its log.
-    pub(crate) fn check(&mut self) -> Result<()> {
+    pub fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             Some(status) => bail!(self.says(&format!("ended ({status})"))),
             None => Ok(()),
         }
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it by SIGKILL: it gets no chance to tidy up.
+    pub fn kill(mut self) {
+        // Either fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn says(&self, what: &str) -> String {

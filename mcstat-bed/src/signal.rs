@@ -15,7 +15,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The person asked to stop.
 #[derive(Debug)]
-pub(crate) struct Interrupted;
+pub struct Interrupted;
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +30,7 @@ extern "C" fn note(_signal: libc::c_int) {
 }
 
 /// From here on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process.
-pub(crate) fn install() -> Result<()> {
+pub fn install() -> Result<()> {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
@@ -40,7 +40,7 @@ pub(crate) fn install() -> Result<()> {
 }
 
 /// An error once the person asked to stop.
-pub(crate) fn check() -> Result<()> {
+pub fn check() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         Err(Interrupted.into())
     } else {
@@ -48,8 +48,8 @@ pub(crate) fn check() -> Result<()> {
     }
 }
 
-/// Asks `ready` every 50 ms until it has something. What it waited for is named when `limit` is over.
-pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+/// Asks `ready` every 20 ms until it has something. What it waited for is named when `limit` is over.
+pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {
         check()?;
@@ -59,12 +59,12 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -
         if start.elapsed() > limit {
             anyhow::bail!("{what}: still not so after {} s", limit.as_secs());
         }
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Waits until the person asks to stop.
-pub(crate) fn wait_for_ever() {
+pub fn wait_for_ever() {
     while check().is_ok() {
         thread::sleep(Duration::from_millis(100));
     }
