@@ -12,6 +12,7 @@
 pub mod command;
 pub mod netns;
 pub mod ovs;
+pub mod pair;
 pub mod pipeline;
 pub mod pod;
 pub mod process;
