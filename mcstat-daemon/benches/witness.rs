@@ -4,7 +4,6 @@
 //! Printed is CPU time, of user and kernel, for one Pod and tick; it is not judged.
 #![allow(clippy::unwrap_used, missing_docs, reason = "bench")]
 
-#[allow(dead_code, reason = "made for the Pod sources' tests")]
 #[path = "../tests/pods_lab/mod.rs"]
 mod pods_lab;
 #[path = "../tests/witness_lab/mod.rs"]
