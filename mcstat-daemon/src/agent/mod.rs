@@ -11,7 +11,6 @@
 pub mod backoff;
 pub mod bpf;
 pub mod config;
-mod joined;
 pub mod local;
 mod news;
 pub mod pods;

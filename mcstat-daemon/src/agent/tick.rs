@@ -22,14 +22,13 @@ use super::{
         read::{self, Reader},
         ring::{self, RawEvent},
     },
-    joined::{self, Joined},
     pods::PodPorts,
     witness::Witness,
 };
 use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
-        Ledger,
+        Joined, Ledger,
         snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, UncountedPort},
     },
     proto,
@@ -97,8 +96,8 @@ impl Tick {
             tokio::select! {
                 _ = timer.tick() => {
                     let snapshot = tokio::task::block_in_place(|| self.read())?;
-                    self.tell_joined(&snapshot);
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
+                    self.tell_joined();
                 }
                 ready = self.ring.readable_mut() => match ready {
                     Ok(mut guard) => {
@@ -144,8 +143,8 @@ impl Tick {
         })
     }
 
-    fn tell_joined(&self, snapshot: &Snapshot) {
-        let joined = joined::by_kernel(snapshot);
+    fn tell_joined(&self) {
+        let joined = self.ledger.joined();
         self.channels.joined.send_if_modified(|told| {
             let changed = **told != joined;
             if changed {
