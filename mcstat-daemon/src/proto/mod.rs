@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod control;
+mod cursor;
 pub mod igmp;
 pub mod mld;
 pub mod ovsdb;
