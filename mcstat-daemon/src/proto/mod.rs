@@ -5,6 +5,7 @@ pub mod control;
 mod cursor;
 pub mod igmp;
 pub mod mld;
+pub mod openflow;
 pub mod ovsdb;
 pub mod procnet;
 pub mod wire;

@@ -1,0 +1,467 @@
+//! The OpenFlow session against messages made by hand and against arbitrary bytes: parts, xids, errors, limits.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use mcstat::proto::openflow::{
+    Action, Answer, DecodeError, Field, MAX_REPLY_BYTES, Reply, Request, RequestError, Session, SessionError,
+    UnknownField, UnknownInstruction, Version, decode_flows, decode_groups, decode_tables, next_message,
+};
+use proptest::{collection::vec, prelude::*};
+
+const ECHO_REQUEST: u8 = 2;
+const ECHO_REPLY: u8 = 3;
+const ERROR: u8 = 1;
+const MULTIPART_REPLY: u8 = 19;
+const MORE: u16 = 1;
+const FLOWS: Request = Request::Flows { table: Some(9) };
+
+fn message(version: u8, kind: u8, xid: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![version, kind];
+    bytes.put_u16(u16::try_from(8 + body.len()).unwrap());
+    bytes.put_u32(xid);
+    bytes.put_slice(body);
+    bytes
+}
+
+fn hello() -> Vec<u8> {
+    message(6, 0, 77, &[0, 1, 0, 8, 0, 0, 0, 0x42])
+}
+
+fn part(xid: u32, kind: u16, flags: u16, entries: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_u16(kind);
+    body.put_u16(flags);
+    body.put_u32(0);
+    body.put_slice(entries);
+    message(6, MULTIPART_REPLY, xid, &body)
+}
+
+/// A flow without statistics: OXM fields, then instructions.
+fn flow(cookie: u64, oxm: &[u8], instructions: &[u8]) -> Vec<u8> {
+    let padding = (4 + oxm.len()).next_multiple_of(8) - 4 - oxm.len();
+    let length = 24 + 4 + oxm.len() + padding + 8 + instructions.len();
+    let mut bytes = Vec::new();
+    bytes.put_u16(u16::try_from(length).unwrap());
+    bytes.put_u16(0);
+    bytes.put_slice(&[9, 0, 0, 200, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.put_u64(cookie);
+    bytes.put_u16(1);
+    bytes.put_u16(u16::try_from(4 + oxm.len()).unwrap());
+    bytes.put_slice(oxm);
+    bytes.put_bytes(0, padding);
+    bytes.put_slice(&[0, 0, 0, 4, 0, 0, 0, 0]);
+    bytes.put_slice(instructions);
+    bytes
+}
+
+/// A greeted session that waits for `requests`, whose xids are 2, 3, …
+fn waiting(requests: &[Request]) -> Session {
+    let mut output = BytesMut::new();
+    let mut session = Session::start(Version::V15, &mut output);
+    let nothing = session.receive(&mut BytesMut::from(&hello()[..]), &mut output);
+    assert_eq!(nothing, Ok(None));
+    for request in requests {
+        session.request(*request, &mut output).unwrap();
+    }
+    session
+}
+
+/// Everything that comes out of a session for these messages, and what it sends.
+fn receive(session: &mut Session, messages: &[Vec<u8>]) -> (Vec<Answer>, BytesMut) {
+    let (mut input, mut output) = (BytesMut::from(&messages.concat()[..]), BytesMut::new());
+    let mut answers = Vec::new();
+    while let Some(answer) = session.receive(&mut input, &mut output).unwrap() {
+        answers.push(answer);
+    }
+    (answers, output)
+}
+
+fn cookies(answer: &Answer) -> Vec<u64> {
+    match &answer.result {
+        Ok(Reply::Flows(flows)) => flows.iter().map(|flow| flow.cookie).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn parts_are_brought_together_by_xid() {
+    let mut session = waiting(&[FLOWS, FLOWS, Request::Groups]);
+    let one = |cookie| flow(cookie, &[], &[]);
+    let (answers, output) = receive(
+        &mut session,
+        &[
+            part(3, 1, MORE, &[one(31), one(32)].concat()),
+            part(2, 1, MORE, &one(21)),
+            part(9, 1, 0, &one(91)), // nobody asked
+            part(3, 1, MORE, &[]),
+            part(4, 7, 0, &[]),
+            part(3, 1, 0, &one(33)),
+            part(3, 1, 0, &one(34)), // answered already
+            part(2, 1, 0, &[]),
+        ],
+    );
+    assert!(output.is_empty());
+    let kinds: Vec<Request> = answers.iter().map(|answer| answer.request).collect();
+    assert_eq!(kinds, [Request::Groups, FLOWS, FLOWS]);
+    assert_eq!(answers[0].result, Ok(Reply::Groups(Vec::new())));
+    assert_eq!(cookies(&answers[1]), [31, 32, 33]);
+    assert_eq!(cookies(&answers[2]), [21]);
+    assert_eq!(session.waiting(), 0);
+}
+
+/// OFPET_BAD_REQUEST (1), OFPBRC_BAD_TABLE_ID (9): what OpenFlow 1.5 §7.5.4 has for a table that is not there.
+#[test]
+fn an_error_fails_the_request_that_it_names_and_no_other() {
+    let mut session = waiting(&[FLOWS, Request::Groups]);
+    let error = message(6, ERROR, 2, &[0, 1, 0, 9, 1, 2, 3, 4]);
+    let stray = message(6, ERROR, 99, &[0, 1, 0, 9]);
+    let (answers, _) = receive(&mut session, &[stray, error, part(3, 7, 0, &[])]);
+    let results: Vec<_> = answers.into_iter().map(|answer| answer.result).collect();
+    let refused = RequestError::Refused { kind: 1, code: 9 };
+    assert_eq!(results, [Err(refused), Ok(Reply::Groups(Vec::new()))]);
+    assert_eq!(refused.to_string(), "the switch refused it with error type 1, code 9");
+}
+
+#[test]
+fn a_reply_that_cannot_be_decoded_fails_alone_once_its_last_part_is_there() {
+    let mut session = waiting(&[FLOWS, Request::Groups]);
+    let good = flow(5, &[], &[]);
+    let short = part(2, 1, MORE, &good[..good.len() - 1]);
+    let (answers, _) = receive(&mut session, &[short, part(3, 7, 0, &[]), part(2, 1, 0, &good)]);
+    let requests: Vec<Request> = answers.iter().map(|answer| answer.request).collect();
+    assert_eq!(requests, [Request::Groups, FLOWS]);
+    let Err(RequestError::Decode(error)) = answers[1].result else {
+        panic!("{answers:?}")
+    };
+    let expected = DecodeError::TooShort {
+        what: "a flow",
+        need: good.len() - 2,
+        have: good.len() - 3,
+    };
+    assert_eq!(error, expected);
+    assert_eq!(error.reason(), "too_short");
+}
+
+#[test]
+fn a_reply_of_another_kind_or_version_is_not_taken_for_the_answer() {
+    for (reply, what, need, have) in [
+        (part(2, 7, 0, &[]), "type of a multipart reply", 1, 7),
+        (
+            message(1, MULTIPART_REPLY, 2, &[0, 1, 0, 0]),
+            "version of a reply",
+            6,
+            1,
+        ),
+    ] {
+        let (answers, _) = receive(&mut waiting(&[FLOWS]), &[reply]);
+        let error = DecodeError::Unexpected { what, need, have };
+        assert_eq!(answers[0].result, Err(error.into()));
+    }
+}
+
+#[test]
+fn an_echo_of_64_kib_is_answered_with_its_own_payload() {
+    let payload: Vec<u8> = (0..65_527u32).map(|n| n as u8).collect();
+    let mut session = waiting(&[]);
+    let (answers, mut output) = receive(&mut session, &[message(6, ECHO_REQUEST, 0xabcd, &payload)]);
+    assert!(answers.is_empty());
+    let reply = next_message(&mut output).unwrap().unwrap();
+    assert_eq!((reply.version, reply.kind, reply.xid), (6, ECHO_REPLY, 0xabcd));
+    assert_eq!(reply.body, payload);
+    assert!(output.is_empty());
+}
+
+/// The largest message there can be: 65,535 bytes, nearly all of them one instruction that nobody knows.
+#[test]
+fn a_reply_of_64_kib_is_decoded() {
+    let mut instructions = vec![0x12, 0x34];
+    instructions.put_u16(65_472);
+    instructions.resize(65_472, 0xee);
+    let entry = flow(7, &[], &instructions);
+    let mut reply = part(2, 1, 0, &entry);
+    assert_eq!(reply.len(), 65_528);
+    let (answers, _) = receive(&mut waiting(&[FLOWS]), &[reply.clone()]);
+    let Ok(Reply::Flows(flows)) = &answers[0].result else {
+        panic!("{answers:?}")
+    };
+    let unknown = UnknownInstruction {
+        kind: 0x1234,
+        len: 65_472,
+    };
+    assert_eq!(flows[0].unknown, [unknown]);
+    assert!(!flows[0].drops());
+
+    // Seven bytes more are the largest length of all, and no flow.
+    reply.extend_from_slice(&[0; 7]);
+    reply[2..4].copy_from_slice(&u16::MAX.to_be_bytes());
+    let (answers, _) = receive(&mut waiting(&[FLOWS]), &[reply]);
+    assert!(matches!(
+        answers[0].result,
+        Err(RequestError::Decode(DecodeError::BadLength { need: 24, have: 0, .. }))
+    ));
+}
+
+#[test]
+fn a_reply_without_end_is_given_up() {
+    let mut session = waiting(&[FLOWS]);
+    let mut output = BytesMut::new();
+    let mut instructions = vec![0x12, 0x34];
+    instructions.put_u16(65_472);
+    instructions.resize(65_472, 0);
+    let entry = flow(7, &[], &instructions);
+    let more = part(2, 1, MORE, &entry);
+    for _ in 0..=MAX_REPLY_BYTES / entry.len() {
+        let nothing = session.receive(&mut BytesMut::from(&more[..]), &mut output);
+        assert_eq!(nothing, Ok(None));
+    }
+    let (answers, _) = receive(&mut session, &[part(2, 1, 0, &entry)]);
+    let limit = MAX_REPLY_BYTES;
+    assert_eq!(answers[0].result, Err(RequestError::TooLong { limit }));
+}
+
+#[test]
+fn what_begins_with_anything_else_than_hello_is_no_switch() {
+    let mut session = Session::start(Version::V15, &mut BytesMut::new());
+    let mut input = BytesMut::from(&message(6, ECHO_REQUEST, 1, &[])[..]);
+    let error = session.receive(&mut input, &mut BytesMut::new());
+    assert_eq!(error, Err(SessionError::NoHello { kind: ECHO_REQUEST }));
+
+    let mut input = BytesMut::from(&b"HT\0\x08P/1."[..]);
+    let mut session = Session::start(Version::V15, &mut BytesMut::new());
+    let error = session.receive(&mut input, &mut BytesMut::new());
+    assert_eq!(error, Err(SessionError::NoHello { kind: b'T' }));
+
+    // A header that claims less than itself: the position is lost for good.
+    let mut input = BytesMut::from(&[6, 0, 0, 7, 0, 0, 0, 1, 9, 9][..]);
+    let lost = DecodeError::BadLength {
+        what: "a message",
+        need: 8,
+        have: 7,
+    };
+    for _ in 0..2 {
+        let mut session = Session::start(Version::V15, &mut BytesMut::new());
+        let error = session.receive(&mut input, &mut BytesMut::new());
+        assert_eq!(error, Err(SessionError::Frame(lost)));
+    }
+    assert_eq!(
+        lost.to_string(),
+        "the length of a message is 7 where 8 is the least or the only one"
+    );
+}
+
+/// Without a bitmap every version up to the header's is on offer (OpenFlow 1.5 §6.3.1); other elements do not matter.
+#[test]
+fn a_greeting_without_bitmap_offers_its_version() {
+    let unknown = [0, 9, 0, 5, 1, 0, 0, 0, 0, 1, 0, 8, 0, 0, 0, 2];
+    for (version, header, elements, ready) in [
+        (Version::V15, 6, &[][..], true),
+        (Version::V15, 4, &[], false),
+        (Version::V10, 4, &[], true),
+        (Version::V10, 6, &unknown, true),
+        (Version::V15, 6, &unknown, false),
+    ] {
+        let mut session = Session::start(version, &mut BytesMut::new());
+        let hello = message(header, 0, 1, elements);
+        let result = session.receive(&mut BytesMut::from(&hello[..]), &mut BytesMut::new());
+        assert_eq!(result.is_ok(), ready, "{version} {header} {elements:?}");
+        assert_eq!(session.ready(), ready);
+    }
+}
+
+/// Values worked out by hand from the layouts in `ovs-fields(7)`.
+#[test]
+fn fields_known_and_unknown() {
+    let register = |number, value, mask| Field::Register { number, value, mask };
+    let unknown = |class, field, has_mask, len| {
+        Field::Unknown(UnknownField {
+            class,
+            field,
+            has_mask,
+            len,
+        })
+    };
+    let four = |a, b, c, d| std::net::Ipv4Addr::new(a, b, c, d);
+    let cases: [(&str, Vec<Field>); 12] = [
+        ("80000004 0000000b", vec![Field::InPort(11)]),
+        (
+            "80001708 efff0101 ffffff00",
+            vec![Field::Ipv4Src {
+                address: four(239, 255, 1, 0),
+                mask: four(255, 255, 255, 0),
+            }],
+        ),
+        // xreg1 without a mask: reg2 and reg3 whole, zero or not.
+        (
+            "80010208 0000000000000005",
+            vec![register(2, 0, u32::MAX), register(3, 5, u32::MAX)],
+        ),
+        // xreg7: reg14 under a mask, reg15 not at all.
+        (
+            "80010f10 0000ffff00000000 0000f0f000000000",
+            vec![register(14, 0xf0f0, 0xf0f0)],
+        ),
+        // A mask of zeros says nothing.
+        ("80010110 0000000000000000 0000000000000000", vec![]),
+        ("00010204 00000009", vec![register(1, 9, u32::MAX)]),
+        ("00014a04 00000003", vec![Field::ConjunctionId(3)]),
+        (
+            "00014004 0a000002",
+            vec![Field::TunnelDst {
+                address: four(10, 0, 0, 2),
+                mask: four(255, 255, 255, 255),
+            }],
+        ),
+        // xreg8 does not exist, ct_state and an experimenter's field are not known.
+        ("80011008 0000000000000001", vec![unknown(0x8001, 8, false, 8)]),
+        ("0001d308 00000021 00000021", vec![unknown(1, 0x69, true, 8)]),
+        ("ffff010a 4f4e4600 0102 0304 0506", vec![unknown(0xffff, 0, true, 10)]),
+        // A mask where the standard has none.
+        ("80000b04 0800 ffff", vec![unknown(0x8000, 5, true, 4)]),
+    ];
+    for (hex, expected) in cases {
+        let mut flows = Vec::new();
+        decode_flows(&flow(1, &bytes(hex), &[]), &mut flows).unwrap();
+        assert_eq!(flows[0].fields, expected, "{hex}");
+        assert!(flows[0].drops());
+    }
+    for (hex, have) in [
+        ("80000003 00000b", 3),
+        ("80000a01 08", 1),
+        ("80001706 e0000000 f000", 2),
+    ] {
+        let error = decode_flows(&flow(1, &bytes(hex), &[]), &mut Vec::new()).unwrap_err();
+        assert_eq!(error.reason(), "bad_length", "{hex}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("the length of an OXM value is {have} ")),
+            "{error}"
+        );
+    }
+}
+
+/// `set_field`, `resubmit` and what is unknown; layouts from `ovs-actions(7)`.
+#[test]
+fn actions_known_and_unknown() {
+    let cases = [
+        // set_field:0x1/0x1->reg15 by its packet register
+        (
+            "0019 0018 80010f10 0000000000000001 0000000000000001",
+            Action::SetField(Field::Register {
+                number: 15,
+                value: 1,
+                mask: 1,
+            }),
+        ),
+        (
+            "ffff 0010 00002320 000e fff8 24 000000",
+            Action::Resubmit {
+                in_port: 0xfff8,
+                table: 36,
+            },
+        ),
+        ("0012 0008 00000000", Action::Unknown { kind: 18, len: 8 }),
+        (
+            "ffff 0010 00002320 0001 fff8 00000000",
+            Action::UnknownExperimenter {
+                experimenter: 0x2320,
+                subtype: 1,
+                len: 16,
+            },
+        ),
+        (
+            "ffff 0010 4f4e4600 0001 fff8 00000000",
+            Action::UnknownExperimenter {
+                experimenter: 0x4f4e_4600,
+                subtype: 0,
+                len: 16,
+            },
+        ),
+    ];
+    for (hex, expected) in cases {
+        let action = bytes(hex);
+        let mut instructions = vec![0, 4, 0, u8::try_from(8 + action.len()).unwrap(), 0, 0, 0, 0];
+        instructions.extend_from_slice(&action);
+        let mut flows = Vec::new();
+        decode_flows(&flow(1, &[], &instructions), &mut flows).unwrap();
+        assert_eq!(flows[0].actions, [expected], "{hex}");
+        assert!(!flows[0].drops());
+    }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: String = hex.split_whitespace().collect();
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+/// Recorded bytes of a switch, with some of them changed.
+fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![
+        Just("flow-dump-of15-table32"),
+        Just("flow-dump-of15-table35"),
+        Just("flow-dump-of15-table38"),
+        Just("group-desc-of15"),
+    ];
+    let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
+    (name, changes).prop_map(|(name, changes)| {
+        let path = format!("{}/tests/golden/openflow/{name}.s2c.bin", env!("CARGO_MANIFEST_DIR"));
+        let mut bytes = fs::read(path).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes
+    })
+}
+
+/// What a session that waits for everything makes of a stream, received in pieces that end at `cuts`.
+fn outcome(stream: &[u8], cuts: &[prop::sample::Index]) -> (Vec<Answer>, Option<SessionError>, Bytes) {
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+    ends.extend([0, stream.len()]);
+    ends.sort_unstable();
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let mut session = waiting(&[Request::Flows { table: None }]);
+    let mut answers = Vec::new();
+    for piece in ends.windows(2) {
+        input.extend_from_slice(&stream[piece[0]..piece[1]]);
+        loop {
+            match session.receive(&mut input, &mut output) {
+                Ok(Some(answer)) => answers.push(answer),
+                Ok(None) => break,
+                Err(error) => return (answers, Some(error), output.freeze()),
+            }
+        }
+    }
+    (answers, None, output.freeze())
+}
+
+proptest! {
+    #[test]
+    fn never_panics_and_does_not_depend_on_the_pieces(
+        stream in prop_oneof![vec(any::<u8>(), 0..400), nearly_right()],
+        cuts in vec(any::<prop::sample::Index>(), 0..5),
+    ) {
+        prop_assert_eq!(outcome(&stream, &cuts), outcome(&stream, &[]));
+    }
+
+    #[test]
+    fn never_makes_more_than_the_bytes_allow(part in prop_oneof![
+        vec(any::<u8>(), 0..400),
+        nearly_right().prop_map(|stream| stream[32..].to_vec()),
+    ]) {
+        let (mut flows, mut groups, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+        let _ = decode_flows(&part, &mut flows);
+        let _ = decode_groups(&part, &mut groups);
+        let _ = decode_tables(&part, &mut tables);
+        let fields: usize = flows.iter().map(|flow| flow.fields.len() + flow.actions.len()).sum();
+        prop_assert!(flows.len() * 24 + fields * 4 <= part.len());
+        let buckets: usize = groups.iter().map(|group| group.buckets.len()).sum();
+        prop_assert!(groups.len() * 16 + buckets * 8 <= part.len());
+        prop_assert!(tables.len() * 64 <= part.len());
+    }
+}
