@@ -19,6 +19,7 @@ mod membership;
 pub mod snapshot;
 mod status;
 mod summary;
+pub mod switch;
 #[cfg(test)]
 mod tests;
 mod totals;
