@@ -4,6 +4,7 @@ pub mod checksum;
 pub mod control;
 mod cursor;
 pub mod igmp;
+pub mod mdb;
 pub mod mld;
 pub mod openflow;
 pub mod ovsdb;
