@@ -13,6 +13,7 @@ pub mod bpf;
 pub mod config;
 pub mod local;
 mod news;
+pub mod ovs;
 pub mod pods;
 mod ports;
 pub mod publish;

@@ -1,14 +1,18 @@
-//! A private Open vSwitch: ovsdb-server and ovs-vswitchd with the userspace datapath, in their own network namespace and
-//! run directory. Needs root, iproute2 and openvswitch-switch.
+//! A private Open vSwitch with the userspace datapath, in a network namespace and a run directory of its own.
+//!
+//! Needs root, iproute2 and openvswitch-switch; the binary that uses it has the module `pods_lab`.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod pipeline;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use mcstat::agent::config::OvsdbConfig;
+use mcstat::agent::{config::OvsdbConfig, ovs::snooping};
 
-use super::{Lab, sh};
+use crate::pods_lab::{Lab, sh};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
@@ -21,6 +25,7 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
+    /// Starts one with the bridge `br-int`. `tag` keeps the tests of one process apart.
     pub(crate) fn new(tag: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut switch = Self {
@@ -70,9 +75,8 @@ impl Switch {
 
     pub(crate) fn start_switch(&mut self) {
         let remote = format!("unix:{}", self.path("db.sock").display());
-        let control = format!("--unixctl={}", self.path("vswitchd.ctl").display());
-        let pid_file = format!("--pidfile={}", self.path("vswitchd.pid").display());
-        self.switch = Some(self.spawn("ovs-vswitchd", &[remote, control, pid_file]));
+        // Pid file and control socket have the names that a node's have.
+        self.switch = Some(self.spawn("ovs-vswitchd", &[remote, "--pidfile".to_owned()]));
     }
 
     pub(crate) fn vsctl(&self, command: &str) -> String {
@@ -80,6 +84,33 @@ impl Switch {
             "ovs-vsctl --db=unix:{} --timeout=30 {command}",
             self.path("db.sock").display()
         ))
+    }
+
+    /// `ovs-ofctl` on the bridge: `-O OpenFlow15 <command> <bridge's socket> <arguments>`.
+    pub(crate) fn ofctl(&self, command: &str, arguments: &str) -> String {
+        let socket = self.path("br-int.mgmt");
+        sh(&format!(
+            "ovs-ofctl -O OpenFlow15 {command} {} {arguments}",
+            socket.display()
+        ))
+    }
+
+    /// `ovs-ofctl` with its input.
+    pub(crate) fn ofctl_with(&self, command: &str, input: &str) {
+        let file = self.path("input");
+        std::fs::write(&file, input).expect("a file");
+        self.ofctl(command, &file.display().to_string());
+    }
+
+    /// `ovs-appctl` on the switch.
+    pub(crate) fn appctl(&self, command: &str) -> String {
+        let control = snooping::control_socket(self.directory.path()).expect("a running switch");
+        sh(&format!("ovs-appctl -t {} {command}", control.display()))
+    }
+
+    /// The run directory.
+    pub(crate) fn run_dir(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Makes a Pod with a port as antrea-agent makes it.
