@@ -213,8 +213,7 @@ fn the_bitmap_decides_on_the_version_and_errors_end_the_greeting() {
     // The bridge allows 1.0 and 1.5: its HELLO always has version 6 and the bitmap 0x42.
     for version in [Version::V10, Version::V15] {
         let mut session = Session::start(version, &mut BytesMut::new());
-        let mut input = BytesMut::from(&golden("hello-of15.s2c.bin")[..]);
-        // The rest of that recording is an echo reply.
+        let mut input = BytesMut::from(&golden("hello-of15.s2c.bin")[..16]);
         assert_eq!(session.receive(&mut input, &mut BytesMut::new()), Ok(None));
         assert!(session.ready() && input.is_empty());
     }

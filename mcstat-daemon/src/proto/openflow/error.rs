@@ -28,7 +28,7 @@ pub enum DecodeError {
         /// Its value.
         have: usize,
     },
-    /// A reply of another kind than the request asked for.
+    /// A message of another version or kind than it must be.
     #[error("{what} is {have} instead of {need}")]
     Unexpected {
         /// The field that tells.

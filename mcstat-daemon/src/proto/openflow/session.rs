@@ -138,7 +138,17 @@ impl Session {
         self.xid
     }
 
+    /// Once greeted, every header has the common version. Another one is no header: Open vSwitch 3.1 describes a group of
+    /// more than 64 KiB (some 1,170 buckets) with a length that is 64 KiB too small, and goes on in the middle of it.
     fn handle(&mut self, message: Message, output: &mut BytesMut) -> Result<Option<Answer>, SessionError> {
+        let ours = self.version.wire();
+        if self.greeted && message.kind != HELLO && message.version != ours {
+            return Err(SessionError::Frame(DecodeError::Unexpected {
+                what: "version of a message",
+                need: ours.into(),
+                have: message.version.into(),
+            }));
+        }
         match message.kind {
             HELLO => self.hello(&message).map(|()| None),
             ERROR => self.refused(&message),
@@ -235,26 +245,17 @@ impl Waiting {
 
 /// Whether other parts follow, and the entries of this one.
 fn part_header(version: Version, request: Request, message: &Message) -> Result<(bool, &[u8]), DecodeError> {
-    expect("version of a reply", version.wire().into(), message.version.into())?;
     let mut body = Reader::new(&message.body);
-    expect(
-        "type of a multipart reply",
-        request.kind(),
-        body.u16("multipart header")?,
-    )?;
+    let (need, have) = (request.kind(), body.u16("multipart header")?);
+    if have != need {
+        let what = "type of a multipart reply";
+        return Err(DecodeError::Unexpected { what, need, have });
+    }
     let flags = body.u16("multipart header")?;
     if version == Version::V15 {
         body.take(4, "multipart header")?;
     }
     Ok((flags & MORE != 0, body.rest()))
-}
-
-fn expect(what: &'static str, need: u16, have: u16) -> Result<(), DecodeError> {
-    if have == need {
-        Ok(())
-    } else {
-        Err(DecodeError::Unexpected { what, need, have })
-    }
 }
 
 /// The first word of a HELLO's version bitmap, if it has one. Elements of other types are stepped over.
