@@ -8,24 +8,29 @@ use std::fs;
 
 use bytes::{Bytes, BytesMut};
 use mcstat::proto::openflow::{
-    Answer, DecodeError, FlowDesc, GroupDesc, Message, Outgoing, Reply, Request, Session, SessionError, TableEntry,
-    Version, decode_flows, decode_groups, decode_tables, next_message,
+    Answer, DecodeError, FlowDesc, GroupDesc, GroupId, Message, Outgoing, Reply, Request, Session, SessionError,
+    TableEntry, Version, decode_flows, decode_groups, decode_tables, next_message,
 };
 use openflow_text as text;
 
 /// Recordings of flows, and the table asked for.
-const FLOWS: [(&str, Option<u8>); 10] = [
-    ("flow-dump-of15-table32", Some(32)),
-    ("flow-dump-of15-table33", Some(33)),
-    ("flow-dump-of15-table34", Some(34)),
-    ("flow-dump-of15-table35", Some(35)),
-    ("flow-dump-of15-table36", Some(36)),
-    ("flow-dump-of15-table37", Some(37)),
-    ("flow-dump-of15-table38", Some(38)),
-    ("flow-dump-of15-table39", Some(39)),
-    ("flow-dump-of15-all", None),
-    ("flow-dump-of15-multipart", None),
+const FLOWS: [(&str, u8); 10] = [
+    ("flow-dump-of15-table32", 32),
+    ("flow-dump-of15-table33", 33),
+    ("flow-dump-of15-table34", 34),
+    ("flow-dump-of15-table35", 35),
+    ("flow-dump-of15-table36", 36),
+    ("flow-dump-of15-table37", 37),
+    ("flow-dump-of15-table38", 38),
+    ("flow-dump-of15-table39", 39),
+    ("flow-dump-of15-all", 255),
+    ("flow-dump-of15-multipart", 255),
 ];
+
+/// Any group: the recording is of all of them, which nothing here can ask for.
+fn group() -> Request {
+    Request::Group(GroupId::new(101).unwrap())
+}
 
 fn golden(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/golden/openflow/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -58,24 +63,26 @@ fn asked(request: Request) -> Session {
     session
 }
 
+/// The echo that closes the answer.
+fn echo(request: Request) -> [u8; 8] {
+    [request.version().wire(), 3, 0, 8, 0, 0, 0, 3]
+}
+
 /// The one answer in a recording, received in pieces of `step` bytes.
 fn answer(name: &str, request: Request, step: usize) -> Answer {
     let (mut session, mut input, mut output) = (asked(request), BytesMut::new(), BytesMut::new());
-    let recording = golden(&format!("{name}.s2c.bin"));
-    let pieces: Vec<&[u8]> = recording.chunks(step).collect();
-    let (last, others) = pieces.split_last().unwrap();
-    for piece in others {
+    for piece in golden(&format!("{name}.s2c.bin")).chunks(step) {
         input.extend_from_slice(piece);
         assert_eq!(session.receive(&mut input, &mut output), Ok(None), "{name}");
     }
-    input.extend_from_slice(last);
+    input.extend_from_slice(&echo(request));
     let answer = session.receive(&mut input, &mut output).unwrap().expect(name);
     assert_eq!(session.waiting(), 0);
     assert!(input.is_empty() && output.is_empty());
     answer
 }
 
-fn flows(name: &str, table: Option<u8>, step: usize) -> Vec<FlowDesc> {
+fn flows(name: &str, table: u8, step: usize) -> Vec<FlowDesc> {
     match answer(name, Request::Flows { table }, step).result {
         Ok(Reply::Flows(flows)) => flows,
         other => panic!("{name}: {other:?}"),
@@ -83,7 +90,7 @@ fn flows(name: &str, table: Option<u8>, step: usize) -> Vec<FlowDesc> {
 }
 
 fn groups(step: usize) -> Vec<GroupDesc> {
-    match answer("group-desc-of15", Request::Groups, step).result {
+    match answer("group-desc-of15", group(), step).result {
         Ok(Reply::Groups(groups)) => groups,
         other => panic!("{other:?}"),
     }
@@ -103,7 +110,7 @@ fn every_flow_is_what_ovs_ofctl_printed() {
         let shown: Vec<String> = flows.iter().map(text::flow).collect();
         assert_eq!(shown, text::expected(&golden_text(name)), "{name}");
     }
-    assert_eq!(flows("flow-dump-of15-multipart", None, usize::MAX).len(), 1054);
+    assert_eq!(flows("flow-dump-of15-multipart", 255, usize::MAX).len(), 1054);
 }
 
 #[test]
@@ -145,7 +152,6 @@ fn requests_are_the_bytes_that_ovs_ofctl_sent() {
         .iter()
         .map(|(name, table)| ((*name).to_owned(), Request::Flows { table: *table }))
         .collect();
-    recorded.push(("group-desc-of15".to_owned(), Request::Groups));
     recorded.push(("tables-of10".to_owned(), Request::Tables));
     for (name, request) in recorded {
         let mut output = BytesMut::new();
@@ -153,10 +159,27 @@ fn requests_are_the_bytes_that_ovs_ofctl_sent() {
         Outgoing::Request(request).encode(2, &mut output);
         assert_eq!(output, golden(&format!("{name}.c2s.bin")), "{name}");
     }
+    // Of all groups in the recording, of one here.
+    let mut output = BytesMut::new();
+    Outgoing::Hello(Version::V15).encode(1, &mut output);
+    Outgoing::Request(group()).encode(2, &mut output);
+    let mut recorded = golden("group-desc-of15.c2s.bin");
+    assert_eq!(recorded[32..36], [0xff, 0xff, 0xff, 0xfc]);
+    recorded[32..36].copy_from_slice(&[0, 0, 0, 101]);
+    assert_eq!(output, recorded);
     let mut output = BytesMut::new();
     Outgoing::Hello(Version::V15).encode(1, &mut output);
     Outgoing::EchoRequest(Version::V15).encode(0, &mut output);
     assert_eq!(output, golden("hello-of15.c2s.bin"));
+}
+
+/// Wildcards among the numbers of groups: OFPG_ALL and OFPG_ANY (OpenFlow 1.5 §7.3.4.3).
+#[test]
+fn all_groups_at_once_cannot_be_asked_for() {
+    for wildcard in [0xffff_fffc, 0xffff_ffff, 0xffff_ff01] {
+        assert_eq!(GroupId::new(wildcard), None);
+    }
+    assert_eq!(GroupId::new(0xffff_ff00).map(GroupId::number), Some(0xffff_ff00));
 }
 
 /// Nothing that a session sends is of another type: the types are those of OpenFlow 1.0 §5.1 and 1.5 §7.1.
@@ -165,7 +188,7 @@ fn a_session_sends_greetings_echoes_and_multipart_requests_only() {
     let mut output = BytesMut::new();
     for version in [Version::V10, Version::V15] {
         let mut session = Session::start(version, &mut output);
-        for request in [Request::Tables, Request::Groups, Request::Flows { table: None }] {
+        for request in [Request::Tables, group(), Request::Flows { table: 255 }] {
             let wanted = if request.version() == version {
                 Ok(())
             } else {
@@ -173,7 +196,6 @@ fn a_session_sends_greetings_echoes_and_multipart_requests_only() {
             };
             assert_eq!(session.request(request, &mut output), wanted);
         }
-        session.probe(&mut output);
     }
     let mut sent = Vec::new();
     while let Some(message) = next_message(&mut output).unwrap() {
@@ -187,6 +209,7 @@ fn a_session_sends_greetings_echoes_and_multipart_requests_only() {
         (1, 2, None),
         (6, 0, bitmap),
         (6, 18, Some(7)),
+        (6, 2, None),
         (6, 18, Some(1)),
         (6, 2, None),
     ];
@@ -234,9 +257,10 @@ fn the_bitmap_decides_on_the_version_and_errors_end_the_greeting() {
 /// A recording of a client that asked for packet-ins: six messages of two types that nobody here waits for.
 #[test]
 fn what_nobody_asked_for_is_stepped_over() {
-    let mut session = asked(Request::Groups);
+    let mut session = asked(group());
     let mut input = BytesMut::from(&golden("packetin-igmp-of15.s2c.bin")[..]);
     input.extend_from_slice(&golden("group-desc-of15.s2c.bin"));
+    input.extend_from_slice(&echo(group()));
     let mut output = BytesMut::new();
     let answer = session.receive(&mut input, &mut output).unwrap().unwrap();
     assert_eq!(answer.result, Ok(Reply::Groups(groups(usize::MAX))));

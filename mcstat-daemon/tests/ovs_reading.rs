@@ -86,7 +86,7 @@ fn a_reading_is_what_ovs_ofctl_prints_and_what_was_sent() {
         assert_eq!(ovs.state(), State::New);
         let reading = ovs.read().await.unwrap();
         assert!(before <= reading.before && reading.before <= reading.after && reading.after <= Instant::now());
-        assert_eq!((reading.connection, &reading.groups), (1, &Ok(())));
+        assert!(reading.connection == 1 && reading.groups.is_ok());
         assert!(matches!(ovs.state(), State::Connected { .. }));
 
         for (number, table) in (32..).zip(Table::ALL) {
@@ -191,13 +191,14 @@ fn a_switch_that_was_killed_is_read_again() {
             panic!("{:?}", ovs.state())
         };
         assert_eq!(retry_at - since, Duration::from_secs(1));
-        let error = ovs.read().await.unwrap_err();
-        assert!(matches!(error, OvsError::Away { .. }), "{error}");
-
         // Its socket is still there, with nobody behind it.
-        tokio::time::sleep(retry_at.saturating_duration_since(Instant::now())).await;
-        let error = ovs.read().await.unwrap_err();
-        assert!(matches!(error, OvsError::Connect { .. }), "{error}");
+        let refused = loop {
+            match ovs.read().await.unwrap_err() {
+                OvsError::Away { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
+                error => break error,
+            }
+        };
+        assert!(matches!(refused, OvsError::Connect { .. }), "{refused}");
 
         switch.start_switch();
         let back = read_until(&mut ovs, "the switch is back", |_| true).await;
@@ -211,6 +212,58 @@ fn a_switch_that_was_killed_is_read_again() {
         let reading = ovs.read().await.unwrap();
         assert_eq!(outbound(&reading)[..1], sent(1));
         assert!(matches!(ovs.state(), State::Connected { .. }));
+    });
+}
+
+/// Open vSwitch 3.1 describes a group of more than 64 KiB with wrong lengths, and dies when all groups are asked for at
+/// once. Here it lives, and only that group is unknown.
+#[test]
+fn a_group_too_large_to_be_described_costs_itself_alone() {
+    let switch = switch("g");
+    pipeline::name(&switch, 32);
+    pipeline::program(&switch, 32);
+    let buckets = |ids: std::ops::Range<u32>| -> String {
+        let actions = "set_field:0x200000/0x600000->reg0,set_field:9->reg1,resubmit(,36)";
+        ids.map(|id| format!(",bucket=bucket_id:{id},actions={actions}"))
+            .collect()
+    };
+    switch.ofctl_with("add-groups", &format!("group_id=200,type=all{}\n", buckets(1..701)));
+    switch.ofctl(
+        "add-flow",
+        "'cookie=0x1050000000000,table=35,priority=200,ip,nw_dst=239.1.1.200,actions=group:200'",
+    );
+    run(async || {
+        let mut ovs = reader(&switch);
+        let members = |reading: &Reading| -> Vec<Option<usize>> {
+            let groups = Meaning::new(&reading.description).groups;
+            groups
+                .iter()
+                .map(|group| group.members.as_ref().map(Vec::len))
+                .collect()
+        };
+        let reading = ovs.read().await.unwrap();
+        assert!(reading.groups.is_ok());
+        assert_eq!(members(&reading), [Some(3), Some(3), Some(700)]);
+
+        let more = buckets(701..1181);
+        switch.ofctl(
+            "insert-buckets",
+            &format!("'group_id=200,command_bucket_id=last{more}'"),
+        );
+        let broken = ovs.read().await.unwrap();
+        assert!(
+            matches!(broken.groups, Err(OvsError::Session(_))),
+            "{:?}",
+            broken.groups
+        );
+        assert_eq!(members(&broken), [Some(3), Some(3), None]);
+        pipeline::send(&switch, 10, "10.10.0.11", "239.1.1.1", 1);
+        let others = read_until(&mut ovs, "the other groups", |reading| reading.groups.is_ok()).await;
+        assert_eq!(members(&others), [Some(3), Some(3), None]);
+        // The counters' connection was never lost.
+        assert_eq!(others.connection, 1);
+        let outbound = Meaning::new(&others.description).outbound;
+        assert_eq!(numbers(outbound.as_ref())[0].1, 1);
     });
 }
 

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  <run dir>/<bridge>.mgmt ─┬─ OpenFlow 1.0, for a moment: table names ─▶ numbers
-//!                           └─ OpenFlow 1.5, kept: flows, groups ─▶ Description ─▶ ledger::switch
+//!                           ├─ OpenFlow 1.5, kept: flows ──┐
+//!                           └─ OpenFlow 1.5, kept: groups ─┴─▶ Description ─▶ ledger::switch
 //! ```
-//! Promises: nothing that is sent can change the switch; a reading is whole or an error; a switch that is away is asked
-//! again after 1 to 8 s, and [`Ovs::state`] says so meanwhile. It compares nothing: that is the ledger's part.
+//! Promises: nothing that is sent can change the switch; the flows of a reading are whole or there is none; a switch that
+//! is away is asked again after 1 to 8 s, and [`Ovs::state`] says so meanwhile. Groups have a connection of their own, and
+//! each is asked for alone: a switch may lose its place in the stream over one of more than 64 KiB, and neither counters
+//! nor other groups must suffer for it. This module compares nothing: that is the ledger's part.
 
 mod connection;
 mod reconnect;
@@ -19,20 +22,22 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tokio::time::timeout_at;
+use tracing::{debug, warn};
 
-use self::connection::Connection;
+use self::connection::{Connection, Line};
 pub use self::reconnect::{Reconnect, State};
 use crate::{
     ledger::switch::{Description, Table},
-    proto::openflow::{Answer, Reply, Request, RequestError, SessionError, TableEntry, Version},
+    proto::openflow::{Answer, GroupDesc, GroupId, Reply, Request, RequestError, SessionError, TableEntry, Version},
 };
 
 /// How long a reading may take. A switch that configures itself answers late; one that hangs, never.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long names hold on one connection: Antrea's agent may restart with other features and move its tables.
 const NAMES_HOLD: Duration = Duration::from_secs(10);
+/// How long a group is left out whose description broke the connection.
+const LEFT_OUT: Duration = Duration::from_secs(60);
 /// What is read, counters first: only they have to be close to the readings of the maps.
 const ORDER: [Table; 7] = [
     Table::EgressPodMetric,
@@ -45,18 +50,18 @@ const ORDER: [Table; 7] = [
 ];
 
 /// One reading of a bridge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reading {
     /// Just before the switch was asked.
     pub before: Instant,
     /// When the last table of counters was there.
     pub after: Instant,
-    /// Which connection it came by, from 1. Another one may be another switch process, with other counters.
+    /// Which connection its flows came by, from 1. Another one may be another switch process, with other counters.
     pub connection: u64,
-    /// The flows of the tables that the bridge has, and its groups.
+    /// The flows of the tables that the bridge has, and the groups that MulticastRouting names.
     pub description: Description,
-    /// Why `description` has no groups, when it has none for a reason. Counters hold without them.
-    pub groups: Result<(), RequestError>,
+    /// Why groups are missing in `description`, when they are for a reason. Counters hold without them.
+    pub groups: Result<(), OvsError>,
 }
 
 /// Why there is no reading.
@@ -102,71 +107,66 @@ pub enum OvsError {
 #[derive(Debug)]
 pub struct Ovs {
     socket: PathBuf,
-    reconnect: Reconnect,
-    connection: Option<Connection>,
+    flows: Line,
+    groups: Line,
     tables: BTreeMap<Table, u8>,
-    /// When `tables` was read; `None` before that, and on a new connection.
+    /// When `tables` was read.
     named: Option<Instant>,
+    /// Groups that the switch cannot describe, and when that was found out.
+    left_out: BTreeMap<GroupId, Instant>,
 }
 
 impl Ovs {
     /// A reader of `bridge`; nothing is opened yet.
     pub fn new(run_dir: &Path, bridge: &str) -> Self {
+        let socket = run_dir.join(format!("{bridge}.mgmt"));
         Self {
-            socket: run_dir.join(format!("{bridge}.mgmt")),
-            reconnect: Reconnect::default(),
-            connection: None,
+            flows: Line::new(socket.clone(), "flows"),
+            groups: Line::new(socket.clone(), "groups"),
+            socket,
             tables: BTreeMap::new(),
             named: None,
+            left_out: BTreeMap::new(),
         }
     }
 
     /// Whether the switch is there, and since when or until when.
     pub fn state(&self) -> State {
-        self.reconnect.state()
+        self.flows.reconnect.state()
     }
 
-    /// Reads the bridge once; connects first when that is due. A reading that is dropped halfway costs the connection.
+    /// Reads the bridge once, within 2 s; connects first when that is due. A reading that is dropped halfway costs the
+    /// connection.
     ///
     /// # Errors
     /// [`OvsError`]. Only [`OvsError::Request`] leaves the connection as it is.
     pub async fn read(&mut self) -> Result<Reading, OvsError> {
-        let now = Instant::now();
-        if let Some(retry) = self.reconnect.wait(now) {
-            return Err(OvsError::Away { retry });
-        }
-        // Out of its place until all is well: a future that is dropped must not leave half a reply behind.
-        let kept = self.connection.take();
-        let result = timeout(PATIENCE, self.read_by(kept))
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let flows = timeout_at(deadline, self.read_flows())
             .await
             .unwrap_or(Err(OvsError::Silent));
-        match result {
-            Ok((connection, reading)) => {
-                self.connection = Some(connection);
-                reading
-            }
-            Err(error) => {
-                let now = Instant::now();
-                let retry = self.reconnect.lost(now).saturating_duration_since(now);
-                warn!(%error, retry_seconds = retry.as_secs(), "the switch is away and its last state holds");
-                Err(error)
-            }
+        let mut reading = flows.inspect_err(|error| self.flows.lost(error))??;
+        let routed = reading.description.routed_groups();
+        let ids: Vec<GroupId> = routed.into_iter().filter_map(GroupId::new).collect();
+        if !ids.is_empty() {
+            let groups = &mut reading.description.groups;
+            let outcome = timeout_at(deadline, self.read_groups(&ids, groups)).await;
+            reading.groups = match outcome.unwrap_or(Err(OvsError::Silent)) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    self.groups.lost(&error);
+                    Err(error)
+                }
+            };
         }
+        Ok(reading)
     }
 
     /// The inner result is of a request; with it the connection lives on.
-    async fn read_by(&mut self, kept: Option<Connection>) -> Result<(Connection, Result<Reading, OvsError>), OvsError> {
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => {
-                let connection = Connection::open(&self.socket, Version::V15).await?;
-                self.named = None;
-                self.reconnect.connected(Instant::now());
-                info!(socket = %self.socket.display(), "reading the switch");
-                connection
-            }
-        };
-        if self.named.is_none_or(|named| named.elapsed() >= NAMES_HOLD) {
+    async fn read_flows(&mut self) -> Result<Result<Reading, OvsError>, OvsError> {
+        let new = self.flows.open().await?;
+        if new || self.named.is_none_or(|named| named.elapsed() >= NAMES_HOLD) {
+            self.named = None;
             let tables = names(&self.socket).await?;
             if self.tables != tables {
                 debug!(?tables, "the bridge's tables");
@@ -174,67 +174,83 @@ impl Ovs {
             self.tables = tables;
             self.named = Some(Instant::now());
         }
-        let reading = self.ask(&mut connection).await?;
-        Ok((connection, reading))
-    }
-
-    async fn ask(&self, connection: &mut Connection) -> Result<Result<Reading, OvsError>, OvsError> {
         let wanted = ORDER
             .into_iter()
             .filter_map(|table| Some((table, *self.tables.get(&table)?)));
         let wanted: Vec<(Table, u8)> = wanted.collect();
-        let mut requests: Vec<Request> = wanted
+        let requests: Vec<Request> = wanted
             .iter()
-            .map(|(_, number)| Request::Flows { table: Some(*number) })
+            .map(|(_, number)| Request::Flows { table: *number })
             .collect();
-        if self.tables.contains_key(&Table::Routing) {
-            requests.push(Request::Groups);
-        }
         let before = Instant::now();
         let mut reading = Reading {
             before,
             after: before,
-            connection: self.reconnect.connections(),
+            connection: self.flows.reconnect.connections(),
             description: Description::default(),
             groups: Ok(()),
         };
         let mut failed = None;
-        connection
-            .ask(&requests, |answer| {
-                if let Err(error) = reading.add(&wanted, answer) {
-                    failed.get_or_insert(error);
-                }
-            })
-            .await?;
+        let each = |answer| {
+            if let Err(error) = reading.add(&wanted, answer) {
+                failed.get_or_insert(error);
+            }
+        };
+        self.flows.ask(&requests, each).await?;
         Ok(failed.map_or(Ok(reading), Err))
+    }
+
+    /// As [`read_flows`](Self::read_flows); groups that were described before an error are in `groups`.
+    async fn read_groups(
+        &mut self,
+        ids: &[GroupId],
+        groups: &mut Vec<GroupDesc>,
+    ) -> Result<Result<(), OvsError>, OvsError> {
+        self.groups.open().await?;
+        self.left_out.retain(|_, since| since.elapsed() < LEFT_OUT);
+        let ids: Vec<GroupId> = ids
+            .iter()
+            .copied()
+            .filter(|id| !self.left_out.contains_key(id))
+            .collect();
+        let requests: Vec<Request> = ids.iter().copied().map(Request::Group).collect();
+        let (mut answered, mut failed) = (0, None);
+        let each = |Answer { request, result }| {
+            answered += 1;
+            match result {
+                Ok(Reply::Groups(described)) => groups.extend(described),
+                // A session answers every request with its own kind.
+                Ok(_) => {}
+                Err(error) => drop(failed.get_or_insert(OvsError::Request { request, error })),
+            }
+        };
+        let asked = self.groups.ask(&requests, each).await;
+        // Answers come in the order of the requests: the first without one is where the stream broke.
+        if let (Err(OvsError::Session(error)), Some(id)) = (&asked, ids.get(answered)) {
+            warn!(group = id.number(), %error, "the switch cannot describe this group; it may exceed 64 KiB");
+            self.left_out.insert(*id, Instant::now());
+        }
+        asked?;
+        Ok(failed.map_or(Ok(()), Err))
     }
 }
 
 impl Reading {
     fn add(&mut self, wanted: &[(Table, u8)], Answer { request, result }: Answer) -> Result<(), OvsError> {
-        match (request, result) {
-            (Request::Flows { table }, Ok(Reply::Flows(flows))) => {
-                // Two names of one number do not exist: they came from one list.
-                if let Some((table, _)) = wanted.iter().find(|(_, number)| Some(*number) == table) {
-                    if is_counter(*table) {
-                        self.after = Instant::now();
-                    }
-                    self.description.tables.insert(*table, flows);
-                }
-                Ok(())
-            }
-            (Request::Groups, Ok(Reply::Groups(groups))) => {
-                self.description.groups = groups;
-                Ok(())
-            }
-            (Request::Groups, Err(error)) => {
-                self.groups = Err(error);
-                Ok(())
-            }
-            (request, Err(error)) => Err(OvsError::Request { request, error }),
+        let flows = match result {
+            Ok(Reply::Flows(flows)) => flows,
             // A session answers every request with its own kind.
-            (_, Ok(_)) => Ok(()),
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(OvsError::Request { request, error }),
+        };
+        let asked = |(_, number): &&(Table, u8)| request == Request::Flows { table: *number };
+        if let Some((table, _)) = wanted.iter().find(asked) {
+            if is_counter(*table) {
+                self.after = Instant::now();
+            }
+            self.description.tables.insert(*table, flows);
         }
+        Ok(())
     }
 }
 

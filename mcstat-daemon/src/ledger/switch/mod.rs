@@ -11,14 +11,17 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 pub use self::{
     groups::{Member, SwitchGroup},
     metrics::{FlowCount, Verdict},
     rules::{Prefix, Rule},
 };
-use crate::proto::openflow::{FlowDesc, GroupDesc};
+use crate::proto::openflow::{Action, FlowDesc, GroupDesc};
 
 /// Priority of metrics and of routes to groups.
 const NORMAL: u16 = 200;
@@ -84,8 +87,21 @@ impl Table {
 pub struct Description {
     /// The flows of each table that the bridge has.
     pub tables: BTreeMap<Table, Vec<FlowDesc>>,
-    /// Its groups.
+    /// Its groups; those that MulticastRouting names are enough.
     pub groups: Vec<GroupDesc>,
+}
+
+impl Description {
+    /// The OpenFlow groups that MulticastRouting sends packets to.
+    pub fn routed_groups(&self) -> BTreeSet<u32> {
+        let flows = self.tables.get(&Table::Routing).into_iter().flatten();
+        let actions = flows.flat_map(|flow| &flow.actions);
+        let ids = actions.filter_map(|action| match action {
+            Action::Group { id } => Some(*id),
+            _ => None,
+        });
+        ids.collect()
+    }
 }
 
 /// What a description means. Counters are the switch's own: cumulative for each flow, up to half a second late.

@@ -103,7 +103,12 @@ fn recorded_rules() {
 
 #[test]
 fn recorded_groups() {
-    let switch = Switch::new(&recorded());
+    let description = recorded();
+    assert_eq!(
+        description.routed_groups().into_iter().collect::<Vec<u32>>(),
+        [101, 102]
+    );
+    let switch = Switch::new(&description);
     let members = |ports: &[u32]| {
         let member = |ofport: &u32| Member {
             ofport: *ofport,

@@ -71,6 +71,9 @@ pub enum RequestError {
         /// Code within the type.
         code: u16,
     },
+    /// The switch answered the next question before the reply's last part.
+    #[error("the switch went on before its reply was complete")]
+    Unfinished,
     /// The parts of the reply together are longer than is accepted.
     #[error("the reply is longer than {limit} bytes")]
     TooLong {

@@ -25,6 +25,6 @@ pub use flow::{FlowDesc, FlowStats, UnknownInstruction, decode_flows};
 pub use group::{Bucket, GroupDesc, GroupKind, decode_groups};
 pub use message::{Message, next_message};
 pub use oxm::{Field, UnknownField};
-pub use request::{Outgoing, Request, Version};
+pub use request::{GroupId, Outgoing, Request, Version};
 pub use session::{Answer, MAX_REPLY_BYTES, Reply, Session};
 pub use table::{TableEntry, decode_tables};

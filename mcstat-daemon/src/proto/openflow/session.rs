@@ -1,7 +1,8 @@
 //! One connection to a switch, without the socket: what to send first, what to answer, and the replies.
 //!
-//! Several requests may be on their way at once; parts are brought together by xid. A session lasts as long as its
-//! connection and is thrown away with it.
+//! Several requests may be on their way at once; parts are brought together by xid. Behind every request goes an echo
+//! request, and an answer counts only when its echo has come back: a switch that wrote a wrong length and lost its place
+//! cannot pass for one that said less. A session lasts as long as its connection and is thrown away with it.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use super::{
     flow::{FlowDesc, decode_flows},
     group::{GroupDesc, decode_groups},
     message::{Message, next_message},
-    request::{ECHO_REQUEST, ERROR, HELLO, Outgoing, Request, VERSION_BITMAP, Version},
+    request::{ECHO_REPLY, ECHO_REQUEST, ERROR, HELLO, Outgoing, Request, VERSION_BITMAP, Version},
     table::{TableEntry, decode_tables},
 };
 
@@ -31,7 +32,7 @@ const HELLO_FAILED: u16 = 0;
 pub enum Reply {
     /// To [`Request::Flows`].
     Flows(Vec<FlowDesc>),
-    /// To [`Request::Groups`].
+    /// To [`Request::Group`]; empty when there is no such group.
     Groups(Vec<GroupDesc>),
     /// To [`Request::Tables`].
     Tables(Vec<TableEntry>),
@@ -59,8 +60,12 @@ pub struct Session {
 #[derive(Debug)]
 struct Waiting {
     xid: u32,
+    /// The echo request behind it.
+    echo: u32,
     request: Request,
     bytes: usize,
+    /// The last part was there, or an error in place of a reply.
+    complete: bool,
     /// The first thing that went wrong. The parts after it are only waited for.
     result: Result<Reply, RequestError>,
 }
@@ -97,23 +102,21 @@ impl Session {
             return Err(SessionError::CannotAsk(self.version));
         }
         let xid = self.send(&Outgoing::Request(request), output);
+        let echo = self.send(&Outgoing::EchoRequest(self.version), output);
         let reply = match request {
             Request::Flows { .. } => Reply::Flows(Vec::new()),
-            Request::Groups => Reply::Groups(Vec::new()),
+            Request::Group(_) => Reply::Groups(Vec::new()),
             Request::Tables => Reply::Tables(Vec::new()),
         };
         self.waiting.push_back(Waiting {
             xid,
+            echo,
             request,
             bytes: 0,
+            complete: false,
             result: Ok(reply),
         });
         Ok(())
-    }
-
-    /// Puts an echo request into `output`: a living switch answers.
-    pub fn probe(&mut self, output: &mut BytesMut) {
-        self.send(&Outgoing::EchoRequest(self.version), output);
     }
 
     /// Consumes what was received until an answer is complete; `None` when more bytes are needed. To be called until
@@ -151,14 +154,20 @@ impl Session {
         }
         match message.kind {
             HELLO => self.hello(&message).map(|()| None),
-            ERROR => self.refused(&message),
+            ERROR => self.refused(&message).map(|()| None),
             kind if !self.greeted => Err(SessionError::NoHello { kind }),
             ECHO_REQUEST => {
                 Outgoing::EchoReply(self.version, message.body).encode(message.xid, output);
                 Ok(None)
             }
-            kind if kind == self.version.multipart() + 1 => Ok(self.part(&message)),
-            // Answers to our probes, packet-ins and port changes: the bytes alone proved life.
+            ECHO_REPLY => Ok(self.echoed(message.xid)),
+            kind if kind == self.version.multipart() + 1 => {
+                if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.xid == message.xid) {
+                    waiting.part(self.version, &message);
+                }
+                Ok(None)
+            }
+            // Packet-ins and port changes.
             _ => Ok(None),
         }
     }
@@ -177,58 +186,55 @@ impl Session {
         Ok(())
     }
 
-    fn refused(&mut self, message: &Message) -> Result<Option<Answer>, SessionError> {
+    fn refused(&mut self, message: &Message) -> Result<(), SessionError> {
         let mut body = Reader::new(&message.body);
-        let (kind, code) = (
-            body.u16("error").unwrap_or(u16::MAX),
-            body.u16("error").unwrap_or(u16::MAX),
-        );
+        let kind = body.u16("error").unwrap_or(u16::MAX);
+        let code = body.u16("error").unwrap_or(u16::MAX);
         if !self.greeted || kind == HELLO_FAILED {
             let text = String::from_utf8_lossy(body.rest());
             return Err(SessionError::Refused {
                 reason: text.chars().take(REASON_CHARS).collect(),
             });
         }
-        let answer = self.take(message.xid).map(|waiting| Answer {
-            request: waiting.request,
-            result: Err(RequestError::Refused { kind, code }),
-        });
-        Ok(answer)
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.xid == message.xid) {
+            waiting.result = Err(RequestError::Refused { kind, code });
+            waiting.complete = true;
+        }
+        Ok(())
     }
 
-    /// One part of a reply; the answer, once it was the last.
-    fn part(&mut self, message: &Message) -> Option<Answer> {
-        let waiting = self.waiting.iter_mut().find(|waiting| waiting.xid == message.xid)?;
-        let more = waiting.part(self.version, message);
-        if more {
-            return None;
-        }
-        let waiting = self.take(message.xid)?;
+    /// The answer whose echo this is.
+    fn echoed(&mut self, xid: u32) -> Option<Answer> {
+        let position = self.waiting.iter().position(|waiting| waiting.echo == xid)?;
+        let waiting = self.waiting.remove(position)?;
+        let result = if waiting.complete {
+            waiting.result
+        } else {
+            waiting.result.and(Err(RequestError::Unfinished))
+        };
         Some(Answer {
             request: waiting.request,
-            result: waiting.result,
+            result,
         })
-    }
-
-    fn take(&mut self, xid: u32) -> Option<Waiting> {
-        let position = self.waiting.iter().position(|waiting| waiting.xid == xid)?;
-        self.waiting.remove(position)
     }
 }
 
 impl Waiting {
-    /// Adds a part. Returns whether others follow.
-    fn part(&mut self, version: Version, message: &Message) -> bool {
+    /// Adds a part; one behind the last is no part.
+    fn part(&mut self, version: Version, message: &Message) {
+        if self.complete {
+            return;
+        }
         let (more, entries) = match part_header(version, self.request, message) {
             Ok(part) => part,
-            // Without a header nobody knows whether others follow: late ones will find nobody waiting.
             Err(error) => {
                 self.result = Err(error.into());
-                return false;
+                return;
             }
         };
+        self.complete = !more;
         self.bytes = self.bytes.saturating_add(entries.len());
-        let Ok(reply) = &mut self.result else { return more };
+        let Ok(reply) = &mut self.result else { return };
         let decoded = match reply {
             Reply::Flows(flows) => decode_flows(entries, flows),
             Reply::Groups(groups) => decode_groups(entries, groups),
@@ -239,7 +245,6 @@ impl Waiting {
         } else if self.bytes > MAX_REPLY_BYTES {
             self.result = Err(RequestError::TooLong { limit: MAX_REPLY_BYTES });
         }
-        more
     }
 }
 
