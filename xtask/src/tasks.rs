@@ -57,17 +57,33 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
-    /// Passed to the benchmark: `--quick`, and the parts to run (hot, cold, cores, veth, reading, load)
+    /// `--quick`, and the parts to run (hot, cold, cores, veth, reading, load, switch)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
-/// The A/B benchmark of the packet path.
+/// The A/B benchmark of the packet path, and of reading a switch next to `ovs-ofctl`.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     setup::ensure()?;
+    let (flags, parts): (Vec<&str>, Vec<&str>) = args
+        .args
+        .iter()
+        .map(String::as_str)
+        .partition(|word| word.starts_with('-'));
+    let (switch, packet): (Vec<&str>, Vec<&str>) = parts.iter().partition(|part| **part == "switch");
+    if parts.is_empty() || !packet.is_empty() {
+        bench_target("packet", &[flags.as_slice(), packet.as_slice()].concat())?;
+    }
+    if parts.is_empty() || !switch.is_empty() {
+        bench_target("switch", &flags)?;
+    }
+    Ok(())
+}
+
+fn bench_target(name: &str, args: &[&str]) -> Result<()> {
     let mut bench = cargo();
     bench
-        .args(["bench", "--locked", "-p", "mcstat-daemon", "--bench", "packet", "--"])
-        .args(&args.args);
+        .args(["bench", "--locked", "-p", "mcstat-daemon", "--bench", name, "--"])
+        .args(args);
     run(&mut bench)
 }
