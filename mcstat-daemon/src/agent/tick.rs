@@ -1,7 +1,7 @@
 //! The tick: everything read into one [`Snapshot`], and what the ledger makes of it handed on.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,7 +29,7 @@ use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
         Joined, Ledger,
-        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, UncountedPort},
+        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, SwitchReading, UncountedPort},
     },
     proto,
 };
@@ -139,6 +139,8 @@ impl Tick {
             uncounted,
             kernel,
             namespaces,
+            switch: SwitchReading::None,
+            switch_ports: BTreeMap::new(),
             messages,
         })
     }

@@ -6,7 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    snapshot::{DirectionReading, GroupReading, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, Traffic},
+    snapshot::{
+        DirectionReading, GroupReading, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, SwitchReading,
+        Traffic,
+    },
     *,
 };
 use crate::api::stats::{PodMulticastStats, Status};
@@ -221,6 +224,8 @@ proptest! {
                 uncounted: Vec::new(),
                 kernel: KernelReading::default(),
                 namespaces: Vec::new(),
+                switch: SwitchReading::None,
+                switch_ports: BTreeMap::new(),
                 messages: Vec::new(),
             };
             let summary = ledger.tick(&snapshot);
@@ -252,6 +257,8 @@ proptest! {
                 uncounted: Vec::new(),
                 kernel: KernelReading::default(),
                 namespaces: Vec::new(),
+                switch: SwitchReading::None,
+                switch_ports: BTreeMap::new(),
                 messages: Vec::new(),
             };
             let mut reversed = snapshot.clone();
@@ -284,6 +291,8 @@ fn joined_groups_are_those_of_their_own_port_only() {
         uncounted: Vec::new(),
         kernel: KernelReading::default(),
         namespaces: vec![serde_json::from_value(namespace).unwrap()],
+        switch: SwitchReading::None,
+        switch_ports: BTreeMap::new(),
         messages: Vec::new(),
     };
     let mut ledger = ledger();
