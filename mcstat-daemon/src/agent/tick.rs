@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,14 +23,15 @@ use super::{
         read::{self, Reader},
         ring::{self, RawEvent},
     },
-    pods::PodPorts,
+    ovs::follow::Follower,
+    pods::{PodPort, PodPorts},
     witness::Witness,
 };
 use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
         Joined, Ledger,
-        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, SwitchReading, UncountedPort},
+        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, SwitchPort, SwitchReading, UncountedPort},
     },
     proto,
 };
@@ -40,10 +42,12 @@ pub(super) struct Channels {
     pub(super) departed: mpsc::Receiver<PortReading>,
     /// Interfaces that are not counted.
     pub(super) uncounted: watch::Receiver<Vec<UncountedPort>>,
-    /// The Pods, for the second witness.
+    /// The Pods, for the second witness and the switch's names of their ports.
     pub(super) wanted: watch::Receiver<PodPorts>,
     /// The groups that each port has joined.
     pub(super) joined: watch::Sender<Arc<Joined>>,
+    /// The switch, where one is read.
+    pub(super) switch: Option<Follower>,
 }
 
 /// What the tick owns.
@@ -95,7 +99,12 @@ impl Tick {
         loop {
             tokio::select! {
                 _ = timer.tick() => {
-                    let snapshot = tokio::task::block_in_place(|| self.read())?;
+                    // The switch first: what it has counted by then is on the veths already.
+                    let switch = match &mut self.channels.switch {
+                        Some(switch) => switch.read().await,
+                        None => SwitchReading::None,
+                    };
+                    let snapshot = tokio::task::block_in_place(|| self.read(switch))?;
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
                     self.tell_joined();
                 }
@@ -111,7 +120,7 @@ impl Tick {
     }
 
     /// Everything, as of now.
-    fn read(&mut self) -> Result<Snapshot, KernelError> {
+    fn read(&mut self, switch: SwitchReading) -> Result<Snapshot, KernelError> {
         let clock = self.clock.read(&self.maps)?;
         let system = |error| KernelError::System {
             call: "reading the maps",
@@ -135,12 +144,12 @@ impl Tick {
         let uncounted = self.channels.uncounted.borrow().clone();
         Ok(Snapshot {
             at: clock.now,
-            ports,
             uncounted,
             kernel,
             namespaces,
-            switch: SwitchReading::None,
-            switch_ports: BTreeMap::new(),
+            switch,
+            switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
+            ports,
             messages,
         })
     }
@@ -155,6 +164,27 @@ impl Tick {
             changed
         });
     }
+}
+
+/// What the switch calls the ports, by their ids.
+fn switch_ports(ports: &[PortReading], wanted: &[PodPort]) -> BTreeMap<u32, SwitchPort> {
+    let named: BTreeMap<_, _> = wanted
+        .iter()
+        .filter_map(|port| Some(((&port.pod.sandbox, &port.interface), (port.ofport?, &port.addresses))))
+        .collect();
+    let known = ports.iter().filter_map(|port| {
+        let (ofport, addresses) = named.get(&(&port.pod.sandbox, &port.interface))?;
+        let ipv4 = addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let port_of = SwitchPort {
+            ofport: *ofport,
+            addresses: ipv4.collect(),
+        };
+        Some((port.id, port_of))
+    });
+    known.collect()
 }
 
 /// The Pods that sent a control message, whatever it was.

@@ -67,6 +67,8 @@ pub struct Config {
     pub node: String,
     /// Where the Pods come from.
     pub source: SourceConfig,
+    /// The switch's own account, where Pods come from the Open vSwitch database.
+    pub switch: SwitchConfig,
     /// Time between two readings.
     #[serde(with = "friendly")]
     pub tick: Duration,
@@ -131,6 +133,16 @@ pub struct NetnsConfig {
     pub directory: PathBuf,
     /// Only files whose name begins so; it is cut off.
     pub prefix: String,
+}
+
+/// How the switch is read. Its run directory is that of `source.ovsdb.socket`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SwitchConfig {
+    /// Whether its flows are read and compared with what the veths say.
+    pub read: bool,
+    /// Whether it is made to push its counters before each reading.
+    pub revalidate: bool,
 }
 
 /// Sizes of the BPF maps.
@@ -198,6 +210,7 @@ impl Default for Config {
         Self {
             node: String::new(),
             source: SourceConfig::default(),
+            switch: SwitchConfig::default(),
             tick: Duration::from_secs(1),
             window: Duration::from_secs(10),
             bpffs: "/sys/fs/bpf".into(),
@@ -225,6 +238,15 @@ impl Default for NetnsConfig {
         Self {
             directory: "/run/netns".into(),
             prefix: String::new(),
+        }
+    }
+}
+
+impl Default for SwitchConfig {
+    fn default() -> Self {
+        Self {
+            read: true,
+            revalidate: false,
         }
     }
 }

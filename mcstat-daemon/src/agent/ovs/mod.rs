@@ -11,6 +11,8 @@
 //! nor other groups must suffer for it. This module compares nothing: that is the ledger's part.
 
 mod connection;
+pub mod follow;
+mod queue;
 mod reconnect;
 pub mod snooping;
 

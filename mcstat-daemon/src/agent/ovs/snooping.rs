@@ -1,6 +1,7 @@
-//! The groups that a bridge learned by its own IGMP and MLD snooping, from the control socket of ovs-vswitchd.
+//! The control socket of ovs-vswitchd, by the JSON-RPC that `ovs-appctl` speaks: the groups that a bridge learned by its
+//! own IGMP and MLD snooping, and the request to push counters.
 //!
-//! `mdb/show` is the only question asked there: the same JSON-RPC that `ovs-appctl` speaks.
+//! `mdb/show` and `revalidator/wait` are the only questions asked there; neither changes what the switch does.
 
 use std::{
     io,
@@ -83,11 +84,20 @@ pub fn control_socket(run_dir: &Path) -> Result<PathBuf, SnoopingError> {
 /// # Errors
 /// [`SnoopingError`]; [`SnoopingError::Refused`] when the bridge does not snoop.
 pub async fn read(control: &Path, bridge: &str) -> Result<Mdb, SnoopingError> {
-    let text = timeout(PATIENCE, call(control, bridge)).await;
+    let text = timeout(PATIENCE, call(control, "mdb/show", &[bridge])).await;
     Ok(mdb::parse(&text.map_err(|_| SnoopingError::Silent)??)?)
 }
 
-async fn call(control: &Path, bridge: &str) -> Result<String, SnoopingError> {
+/// Waits until the switch has pushed the counters of its datapath into its flows (some 0.1 s).
+///
+/// # Errors
+/// [`SnoopingError`].
+pub async fn revalidate(control: &Path) -> Result<(), SnoopingError> {
+    let answer = timeout(PATIENCE, call(control, "revalidator/wait", &[])).await;
+    answer.map_err(|_| SnoopingError::Silent)?.map(drop)
+}
+
+async fn call(control: &Path, method: &str, arguments: &[&str]) -> Result<String, SnoopingError> {
     let io = |source| SnoopingError::Io {
         path: control.to_owned(),
         source,
@@ -96,8 +106,8 @@ async fn call(control: &Path, bridge: &str) -> Result<String, SnoopingError> {
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
     let request = Message::Request {
         id: Value::from(0),
-        method: "mdb/show".to_owned(),
-        params: vec![Value::from(bridge)],
+        method: method.to_owned(),
+        params: arguments.iter().copied().map(Value::from).collect(),
     };
     request.encode(&mut output);
     stream.write_all_buf(&mut output).await.map_err(io)?;
