@@ -308,6 +308,37 @@ fn keeps_other_igmp_types_as_such() {
     }
 }
 
+/// Multicast router solicitation and termination are type, reserved and checksum (RFC 4286 §3.2, §3.3): by hand, 0x3100
+/// and 0xceff sum to 0xffff. No membership message is that short.
+#[test]
+fn takes_4_bytes_for_a_message_of_another_type_only() {
+    let packet = |kind: u8, checksum: u16| {
+        let [high, low] = checksum.to_be_bytes();
+        let mut bytes = hex(IGMPV1_REPORT);
+        bytes.truncate(20);
+        bytes[3] = 24;
+        bytes.extend([kind, 0, high, low]);
+        bytes
+    };
+    let message = whole(&packet(0x31, 0xceff)).unwrap();
+    assert_eq!(message.body, Body::Igmp(IgmpMessage::Other { kind: 0x31 }));
+    assert_eq!(message.checksum, Checksum::Good);
+    assert_eq!(whole(&packet(0x32, 0xceff)).unwrap().checksum, Checksum::Bad);
+    for kind in [0x11, 0x12, 0x16, 0x17, 0x22] {
+        assert_eq!(
+            whole(&packet(kind, 0)),
+            Err(DecodeError::TooShort {
+                what: "IGMP message",
+                need: 8,
+                have: 4
+            })
+        );
+    }
+    let mut bytes = packet(0x31, 0xceff);
+    bytes[3] = 23;
+    assert_eq!(whole(&bytes).unwrap_err().reason(), "too_short");
+}
+
 #[test]
 fn reports_a_wrong_checksum_and_still_reads_the_message() {
     for (text, body, _) in known() {
@@ -415,7 +446,7 @@ fn rejects_what_is_no_control_message() {
         changed(IGMPV1_REPORT, 3, 20),
         DecodeError::TooShort {
             what: "IGMP message",
-            need: 8,
+            need: 4,
             have: 0
         }
     );
