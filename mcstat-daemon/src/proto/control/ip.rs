@@ -174,14 +174,15 @@ fn payload(rest: &[u8], declared: usize) -> Payload<'_> {
     }
 }
 
-/// Walks the options of an IPv4 header; 0 ends them, 1 is one byte long.
+/// Whether the options of an IPv4 header hold a router alert of its length, 4 bytes. Kind 0 ends them, 1 is one byte
+/// long. Broken options hold none: a receiver drops the packet.
 fn has_option_v4(options: &[u8]) -> bool {
     let mut reader = Reader::new(options);
+    let mut found = false;
     while let Ok([kind]) = reader.array("option") {
         match kind {
-            0 => return false,
+            0 => return found,
             1 => continue,
-            ROUTER_ALERT_V4 => return true,
             _ => {}
         }
         let Ok([length]) = reader.array("option") else {
@@ -191,28 +192,29 @@ fn has_option_v4(options: &[u8]) -> bool {
         let Some(more) = usize::from(length).checked_sub(2) else {
             return false;
         };
-        if reader.take(more, "option").is_err() {
+        if reader.take(more, "option").is_err() || kind == ROUTER_ALERT_V4 && more != 2 {
             return false;
         }
+        found |= kind == ROUTER_ALERT_V4;
     }
-    false
+    found
 }
 
-/// Walks the options of a hop-by-hop header; 0 is one byte long.
+/// As [`has_option_v4`], in a hop-by-hop header; kind 0 is one byte long, a router alert holds 2 bytes.
 fn has_option_v6(options: &[u8]) -> bool {
     let mut reader = Reader::new(options);
+    let mut found = false;
     while let Ok([kind]) = reader.array("option") {
-        match kind {
-            0 => continue,
-            ROUTER_ALERT_V6 => return true,
-            _ => {}
+        if kind == 0 {
+            continue;
         }
         let Ok([length]) = reader.array("option") else {
             return false;
         };
-        if reader.take(length.into(), "option").is_err() {
+        if reader.take(length.into(), "option").is_err() || kind == ROUTER_ALERT_V6 && length != 2 {
             return false;
         }
+        found |= kind == ROUTER_ALERT_V6;
     }
-    false
+    found
 }

@@ -536,6 +536,19 @@ fn finds_the_router_alert_behind_other_options_and_survives_bad_ones() {
         "an option of length 0 must not hang the walk"
     );
     assert!(!alert([7, 255, 0, 0, 148, 4, 0, 0]), "an option beyond the header");
+    assert!(!alert([148, 4, 0, 0, 7, 255, 0, 0]), "a broken option behind the alert");
+    assert!(!alert([148, 8, 0, 0, 0, 0, 0, 0]), "4 bytes, RFC 2113 §2.1");
+    assert!(!alert([148, 2, 1, 1, 1, 1, 1, 1]), "4 bytes, RFC 2113 §2.1");
+
+    let alert = |options: [u8; 6]| {
+        let mut bytes = hex(MLDV1_REPORT);
+        bytes[42..48].copy_from_slice(&options);
+        whole(&bytes).unwrap().envelope.router_alert
+    };
+    assert!(alert([0, 0, 5, 2, 0, 0]));
+    assert!(!alert([5, 4, 0, 0, 0, 0]), "2 bytes, RFC 2711 §2.1");
+    assert!(!alert([5, 0, 1, 2, 0, 0]), "2 bytes, RFC 2711 §2.1");
+    assert!(!alert([5, 2, 0, 0, 1, 9]), "a broken option behind the alert");
 }
 
 /// A record count or source count larger than the data is malformed for every receiver of the whole message.
