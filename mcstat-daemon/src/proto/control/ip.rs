@@ -15,6 +15,7 @@ const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Type byte of the IPv4 router alert option (RFC 2113 §2.1).
@@ -105,7 +106,9 @@ pub(super) fn v6(packet: &[u8], original: usize) -> Result<(Header<Ipv6Addr>, Pa
                 };
                 return Ok((header, payload(reader.rest(), declared)));
             }
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => extension_header(&mut reader)?,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => extension_header(&mut reader, |units| (units + 1) * 8)?,
+            // Its length is in units of 4 bytes, less two (RFC 4302 §2.2).
+            AUTHENTICATION => extension_header(&mut reader, |units| (units + 2) * 4)?,
             FRAGMENT => fragment_header(&mut reader)?,
             have => {
                 return Err(DecodeError::NotControl {
@@ -131,9 +134,12 @@ struct Extension<'a> {
     options: &'a [u8],
 }
 
-fn extension_header<'a>(reader: &mut Reader<'a>) -> Result<Extension<'a>, DecodeError> {
+fn extension_header<'a>(
+    reader: &mut Reader<'a>,
+    length: impl FnOnce(usize) -> usize,
+) -> Result<Extension<'a>, DecodeError> {
     let [next, units] = reader.array("IPv6 extension header")?;
-    let length = (usize::from(units) + 1) * 8;
+    let length = length(units.into());
     let options = reader.take(length - 2, "IPv6 extension header")?;
     Ok(Extension { next, length, options })
 }

@@ -520,6 +520,18 @@ fn follows_a_bounded_number_of_extension_headers() {
     assert_eq!(with(9), Err(DecodeError::TooManyHeaders { most: 8 }));
 }
 
+/// An authentication header of 12 bytes counts 1 (RFC 4302 §2.2); the programs step over it too.
+#[test]
+fn follows_an_authentication_header() {
+    let mut bytes = hex(MLDV1_REPORT);
+    bytes[40] = 51;
+    bytes[5] += 12;
+    bytes.splice(48..48, [58, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+    let message = whole(&bytes).unwrap();
+    assert_eq!(message.checksum, Checksum::Good);
+    assert!(message.envelope.router_alert);
+}
+
 #[test]
 fn finds_the_router_alert_behind_other_options_and_survives_bad_ones() {
     let alert = |options: [u8; 8]| {
