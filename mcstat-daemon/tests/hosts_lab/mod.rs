@@ -26,7 +26,7 @@ use mcstat::proto::{
     control::{encode_igmp, encode_mld},
     igmp::{IgmpMessage, IgmpQuery},
     mld::{MldMessage, MldQuery},
-    wire::QueryTail,
+    wire::{QueryTail, Record, RecordKind, Report},
 };
 use serde_json::{Value, json};
 
@@ -248,6 +248,30 @@ pub fn queries(timers: Timers, last: u8) -> Vec<Vec<u8>> {
     ]
 }
 
+/// A join as a frame: IS_EX {} of version 3, or a report of version 2.
+pub fn join_report(source: IpAddr, group: std::net::Ipv4Addr, version: u8) -> Vec<u8> {
+    let IpAddr::V4(source) = source else { unreachable!() };
+    let (message, to) = match version {
+        3 => {
+            let record = Record {
+                kind: RecordKind::ModeIsExclude,
+                group,
+                sources: Vec::new(),
+                aux_words: 0,
+            };
+            let report = Report {
+                records: vec![record],
+                missing: 0,
+            };
+            (IgmpMessage::V3Report(report), [224, 0, 0, 22].into())
+        }
+        _ => (IgmpMessage::V2Report { group }, group),
+    };
+    let [_, b, c, d] = to.octets();
+    let packet = encode_igmp(source, to, 1, true, &message).unwrap();
+    ethernet([0x01, 0, 0x5e, b & 0x7f, c, d], 0x0800, &packet)
+}
+
 fn ethernet(destination: [u8; 6], ethertype: u16, packet: &[u8]) -> Vec<u8> {
     let source = [0x02, 0, 0, 0, 0, 0xfe];
     [&destination[..], &source, &ethertype.to_be_bytes(), packet].concat()
@@ -344,6 +368,11 @@ impl Lab {
 
     /// Waits until an answer to a question that was asked after this call is as wanted; how long that took.
     pub fn until(&self, what: &str, wanted: impl Fn(&View) -> bool) -> Duration {
+        self.until_within(PATIENCE, what, wanted)
+    }
+
+    /// The same with a patience of its own.
+    pub fn until_within(&self, patience: Duration, what: &str, wanted: impl Fn(&View) -> bool) -> Duration {
         let start = Instant::now();
         let mut last = self.seen.last.lock().unwrap();
         loop {
@@ -352,7 +381,7 @@ impl Lab {
             {
                 return start.elapsed();
             }
-            let left = PATIENCE.saturating_sub(start.elapsed());
+            let left = patience.saturating_sub(start.elapsed());
             if left.is_zero() {
                 let told = last.as_ref().map(|view| (json!(view.groups), json!(view.pods)));
                 panic!(

@@ -25,9 +25,8 @@ pub(super) struct Claim {
     /// The port; [`NODE`] for the node.
     pub(super) port: u32,
     pub(super) kind: FindingKind,
+    /// The group; of a querier's claims the one that tells its protocol: 224.0.0.1 or ff02::1.
     pub(super) group: Option<IpAddr>,
-    /// Tells claims of one kind apart that name no group: the unspecified address of a family.
-    pub(super) about: Option<IpAddr>,
     pub(super) interface: Option<String>,
     /// Since when it holds, where the facts say so; else it is since the first tick that claimed it.
     pub(super) since: Option<Timestamp>,
@@ -43,7 +42,6 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
             port: view.reading.id,
             kind,
             group,
-            about: None,
             interface: Some(view.reading.interface.clone()),
             since,
             needs,
@@ -129,16 +127,15 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
 /// The claims about the queriers of this node.
 pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timestamp, claims: &mut Vec<Claim>) {
     for ipv4 in [true, false] {
-        let (protocol, unspecified) = match ipv4 {
-            true => ("IGMP", IpAddr::from([0; 4])),
-            false => ("MLD", IpAddr::from([0; 16])),
+        let (protocol, all_hosts) = match ipv4 {
+            true => ("IGMP", IpAddr::from([224, 0, 0, 1])),
+            false => ("MLD", IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1])),
         };
         let mut make = |kind, since, needs, message| {
             claims.push(Claim {
                 port: NODE,
                 kind,
-                group: None,
-                about: Some(unspecified),
+                group: Some(all_hosts),
                 interface: None,
                 since,
                 needs,

@@ -78,7 +78,7 @@ impl Findings {
         self.ports.clear();
         self.node.clear();
         for claim in claims {
-            let key = (claim.port, claim.kind, claim.group.or(claim.about));
+            let key = (claim.port, claim.kind, claim.group);
             let since = claim
                 .since
                 .unwrap_or_else(|| self.held.get(&key).copied().unwrap_or(now));
