@@ -3,6 +3,9 @@
 //! `tests/scenarios/NAME/` holds a `README`, `NN-input-snapshot.json` in the order of the ticks, `NN-output-summary.json`
 //! with the whole summary, and `expected.json`: values worked out by hand (`null`: absent), by step and JSON pointer.
 //! `MCSTAT_BLESS=1` rewrites the outputs; it never touches, and never excuses, the values worked out by hand.
+//! `tests/scenarios/README` says how a step is written, IGMP and MLD messages included.
+
+mod scenarios_support;
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +32,7 @@ fn node() -> Node {
 fn every_scenario_gives_its_recorded_summaries() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut failures = Vec::new();
-    let scenarios = entries(&root);
+    let scenarios: Vec<_> = entries(&root).into_iter().filter(|path| path.is_dir()).collect();
     assert!(!scenarios.is_empty(), "no scenarios in {}", root.display());
     for scenario in scenarios {
         replay(&scenario, &mut failures);
@@ -59,8 +62,9 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
     );
 
     let mut ledger = Ledger::new(node());
+    let mut ports = Value::Null;
     for (step, input) in &steps {
-        let snapshot: Snapshot = parse(input);
+        let snapshot = read_snapshot(input, &mut ports);
         let summary = ledger.tick(&snapshot);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is JSON") + "\n";
         let again: NodeStatsSummary = serde_json::from_str(&text).expect("a summary can be read again");
@@ -73,6 +77,23 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
         by_hand(scenario, step, &text, &expected, failures);
         compare(&scenario.join(format!("{step}-output-summary.json")), &text, failures);
     }
+}
+
+/// The snapshot of one step. Without `ports` those of the step before hold; `messages` are lines.
+fn read_snapshot(input: &Path, ports: &mut Value) -> Snapshot {
+    let mut step: serde_json::Map<String, Value> = parse(input);
+    let lines = step.remove("messages").unwrap_or_else(|| Value::Array(Vec::new()));
+    let lines: Vec<String> = serde_json::from_value(lines)
+        .unwrap_or_else(|error| panic!("{}: messages are lines: {error}", input.display()));
+    *ports = step.entry("ports").or_insert_with(|| ports.take()).clone();
+    let mut snapshot: Snapshot =
+        serde_json::from_value(Value::Object(step)).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
+    let events = lines.iter().map(|line| {
+        let event = scenarios_support::event(line);
+        event.unwrap_or_else(|reason| panic!("{}: {line}: {reason}", input.display()))
+    });
+    snapshot.messages = events.collect();
+    snapshot
 }
 
 fn by_hand(
