@@ -84,9 +84,9 @@ impl IgmpQuery {
         Duration::from_millis(u64::from(tenths) * 100)
     }
 
-    /// Whether all groups are asked for.
+    /// Whether all groups are asked for. IGMPv1 can ask for nothing else: its group is ignored (RFC 1112, appendix I).
     pub fn is_general(&self) -> bool {
-        self.group.is_unspecified()
+        self.group.is_unspecified() || self.version() == 1
     }
 }
 

@@ -8,7 +8,7 @@ use super::{EVIDENCE, NO_QUERIER, NODE, RECENT, SENDING, View, has_members, traf
 use crate::{
     api::stats::{FilterMode, FindingKind, Membership},
     ledger::{
-        membership::Memberships,
+        membership::{Memberships, after},
         snapshot::{GroupReading, OtherGroups},
         totals::is_link_local,
     },
@@ -52,7 +52,9 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
         if is_link_local(*group) {
             continue;
         }
-        if let Some(since) = view.joined_no_traffic(*group, traffic) {
+        // Most memberships receive: the sentence is made only where it will be said.
+        let since = view.joined_no_traffic(*group, traffic);
+        if let Some(since) = since.filter(|since| view.now.duration_since(*since) >= EVIDENCE) {
             let message = format!("nothing has arrived for {group} since {since:.0}");
             make(
                 FindingKind::JoinedNoTraffic,
@@ -125,7 +127,7 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
 }
 
 /// The claims about the queriers of this node.
-pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timestamp, claims: &mut Vec<Claim>) {
+pub(super) fn of_node(memberships: &Memberships, now: Timestamp, claims: &mut Vec<Claim>) {
     for ipv4 in [true, false] {
         let (protocol, all_hosts) = match ipv4 {
             true => ("IGMP", IpAddr::from([224, 0, 0, 1])),
@@ -156,7 +158,7 @@ pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timest
             .max_by_key(|(_, querier)| querier.last_query);
         match last {
             Some((address, querier)) => {
-                let gone = querier.last_query + querier.other_querier_present();
+                let gone = after(querier.last_query, querier.other_querier_present());
                 let message = format!(
                     "{protocol} querier {address} was last heard at {:.0}",
                     querier.last_query
@@ -164,10 +166,12 @@ pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timest
                 make(FindingKind::QuerierLost, Some(gone), SignedDuration::ZERO, message);
             }
             None => {
-                let message = format!(
-                    "no {protocol} querier has been heard since {started:.0}: snooping switches forget members"
-                );
-                make(FindingKind::NoQuerier, Some(started), NO_QUERIER, message);
+                // Before its longest-watched interface was there nobody could be heard.
+                let watched = memberships.ports().map(|(_, port)| port.watched()).min();
+                let since = watched.unwrap_or(now);
+                let message =
+                    format!("no {protocol} querier has been heard since {since:.0}: snooping switches forget members");
+                make(FindingKind::NoQuerier, Some(since), NO_QUERIER, message);
             }
         }
     }
@@ -192,7 +196,13 @@ impl View<'_> {
         if self.inbound(group).next().is_none() && within(other.last_seen, EVIDENCE, self.now) {
             return None;
         }
-        let own = self.reading.outbound.groups.iter().find(|series| series.group == group);
+        let own = self
+            .reading
+            .outbound
+            .groups
+            .iter()
+            .filter(|series| series.group == group);
+        let own = own.max_by_key(|series| series.last_seen);
         let sends = own.is_some_and(|series| within(series.last_seen, SENDING, self.now));
         let address = own.and_then(|series| series.source.or(series.last_source));
         if sends && !traffic.others_send(self.reading.id, group, address) {
@@ -205,7 +215,7 @@ impl View<'_> {
     fn traffic_not_joined(&self, series: &GroupReading) -> bool {
         within(series.last_seen, RECENT, self.now)
             && self.port.joined_since(series.group).is_none()
-            && self.port.is_known(series.group.is_ipv4(), self.now)
+            && self.port.is_known(series.group, self.now)
     }
 
     fn membership_limit(&self, traffic: &Traffic) -> Option<String> {
@@ -214,7 +224,7 @@ impl View<'_> {
                 "the interface has all the groups that mcstat counts apart; others are counted together".to_owned(),
             );
         }
-        if within(self.port.groups_refused_at(), REFUSED, self.now) {
+        if within(self.port.groups_refused_at(), REFUSED, self.now) || self.port.kernel_groups_left_out() > 0 {
             return Some("the interface has all the memberships that mcstat keeps; others are not listed".to_owned());
         }
         let joined = self.port.memberships().iter().filter(|(group, membership)| {

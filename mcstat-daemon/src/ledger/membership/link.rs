@@ -28,7 +28,7 @@ use crate::{
 
 /// Groups kept of one interface at most, those included that ended within the last minutes.
 pub(super) const MAX_GROUPS: usize = 1024;
-/// Hosts told apart behind one interface: it matters only whether there is more than one.
+/// Hosts of one family told apart behind one interface: it matters only whether there is more than one.
 const MAX_HOSTS: usize = 4;
 /// How long a group is remembered after its reports have ended.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
@@ -40,6 +40,8 @@ pub(super) struct Link {
     ipv6: Queriers,
     /// Source addresses of reports, and until when each counts as present.
     hosts: BTreeMap<IpAddr, Timestamp>,
+    /// When a report of another host that silences this one was handed to it, IPv4 and IPv6.
+    silenced: [Option<Timestamp>; 2],
     groups: BTreeMap<IpAddr, Reported>,
     /// Records of groups beyond [`MAX_GROUPS`].
     pub(super) groups_refused: u64,
@@ -92,12 +94,18 @@ impl Link {
             Ok(message) => message,
             Err(error) => return self.ignore(error.reason()),
         };
+        let query = Query::of(message.envelope.source, event.direction, &message.body);
+        let inbound = event.direction == Direction::Inbound;
         if let Some(reason) = unacceptable(message) {
-            return self.ignore(reason);
-        }
-        if let Some(query) = Query::of(message.envelope.source, event.direction, &message.body) {
+            // What is wrong with others' reports is counted where they are sent.
+            if !inbound || query.is_some() {
+                self.ignore(reason);
+            }
+        } else if let Some(query) = query {
             self.queried(&query, event.at);
-        } else if event.direction == Direction::Outbound {
+        } else if inbound {
+            self.overheard(message, event.at);
+        } else {
             self.reported(message, event.at);
         }
     }
@@ -117,6 +125,22 @@ impl Link {
         }
     }
 
+    /// Another host's report. Hosts of the older versions that hear one keep their own back (RFC 2236 §3, RFC 2710 §4).
+    fn overheard(&mut self, message: &ControlMessage, now: Timestamp) {
+        let [ipv4, ipv6] = &mut self.silenced;
+        match message.body {
+            Body::Igmp(IgmpMessage::V1Report { .. } | IgmpMessage::V2Report { .. }) => *ipv4 = Some(now),
+            Body::Mld(MldMessage::V1Report { .. }) => *ipv6 = Some(now),
+            _ => {}
+        }
+    }
+
+    /// When hosts of this family behind the interface may last have kept reports back for another host's.
+    pub(super) fn silenced(&self, ipv4: bool) -> Option<Timestamp> {
+        let [of_ipv4, of_ipv6] = self.silenced;
+        if ipv4 { of_ipv4 } else { of_ipv6 }
+    }
+
     fn reported(&mut self, message: &ControlMessage, now: Timestamp) {
         let statements = statements(&message.body);
         if statements.is_empty() {
@@ -131,6 +155,9 @@ impl Link {
                 self.ignore("not_multicast");
                 continue;
             }
+            if matches!(statement.kind, RecordKind::Unknown(_)) {
+                continue;
+            }
             let first = told.insert(statement.group);
             self.state(&statement, source, now, &timers, alone, first);
         }
@@ -139,11 +166,12 @@ impl Link {
     /// Notes a host and says whether it is the only one of its family. The unspecified address is whoever has none yet.
     fn host(&mut self, source: IpAddr, now: Timestamp, timers: &Timers) -> bool {
         self.hosts.retain(|_, until| *until > now);
-        if !source.is_unspecified() && (self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(&source)) {
+        let family = self.hosts.keys().filter(|host| host.is_ipv4() == source.is_ipv4());
+        let others = family.filter(|host| **host != source).count();
+        if !source.is_unspecified() && others < MAX_HOSTS {
             self.hosts.insert(source, after(now, timers.membership()));
         }
-        let family = self.hosts.keys().filter(|host| host.is_ipv4() == source.is_ipv4());
-        family.filter(|host| **host != source).count() == 0
+        others == 0
     }
 
     /// One record. What the only host says of itself is the whole truth, at once; among several it is a router's view.
@@ -157,7 +185,8 @@ impl Link {
         first: bool,
     ) {
         let known = self.groups.contains_key(&statement.group);
-        if !known && !self.room(statement, now) {
+        // A leave or a BLOCK of what nobody had joined leaves no trace.
+        if !known && (!statement.joins() || !self.room(now)) {
             return;
         }
         let reported = self.groups.entry(statement.group).or_insert_with(|| Reported {
@@ -178,8 +207,9 @@ impl Link {
             return;
         };
         let kind = match kind {
-            RecordKind::ModeIsInclude if alone => RecordKind::ChangeToInclude,
-            RecordKind::ModeIsExclude if alone => RecordKind::ChangeToExclude,
+            // Of several records of one group in a message only the first can replace what was; the others add to it.
+            RecordKind::ModeIsInclude if alone && first && !reported.no_leave(now) => RecordKind::ChangeToInclude,
+            RecordKind::ModeIsExclude if alone && first => RecordKind::ChangeToExclude,
             other => other,
         };
         let wait = if alone {
@@ -196,14 +226,10 @@ impl Link {
             at: now,
             expired: false,
         });
-        if !known && reported.filter.is_empty() {
-            // A leave or a BLOCK of what nobody had joined leaves no trace.
-            self.groups.remove(&statement.group);
-        }
     }
 
     /// Whether another group can be kept; one that has ended makes room.
-    fn room(&mut self, statement: &Statement, now: Timestamp) -> bool {
+    fn room(&mut self, now: Timestamp) -> bool {
         if self.groups.len() < MAX_GROUPS {
             return true;
         }
@@ -213,12 +239,7 @@ impl Link {
             self.forget(group);
             return true;
         }
-        if !matches!(
-            statement.kind,
-            RecordKind::BlockOldSources | RecordKind::ChangeToInclude
-        ) {
-            self.groups_refused += 1;
-        }
+        self.groups_refused += 1;
         false
     }
 
@@ -283,18 +304,34 @@ impl Reported {
         }
     }
 
+    /// MLDv1 hosts leave by Done; IGMPv1 hosts never do, so nobody's goodbye can be believed while one is there.
+    fn no_leave(&self, now: Timestamp) -> bool {
+        let [version_1, _] = self.older;
+        version_1 > now && self.reporter.is_ipv4()
+    }
+
     /// What a statement means while hosts of an older version are present.
     fn translate<'a>(&self, statement: &'a Statement, now: Timestamp) -> Option<(RecordKind, &'a BTreeSet<IpAddr>)> {
         static NONE: BTreeSet<IpAddr> = BTreeSet::new();
-        let [version_1, version_2] = self.older.map(|until| until > now);
-        // MLDv1 hosts leave by Done; IGMPv1 hosts never do, so nobody's goodbye can be believed while one is there.
-        let no_leave = version_1 && statement.group.is_ipv4();
-        let old = version_1 || version_2;
+        let old = self.older.iter().any(|until| *until > now);
         match statement.kind {
-            RecordKind::ChangeToInclude if no_leave => None,
+            RecordKind::ChangeToInclude if self.no_leave(now) => None,
             RecordKind::BlockOldSources if old => None,
             RecordKind::ChangeToExclude if old => Some((statement.kind, &NONE)),
             kind => Some((kind, &statement.sources)),
+        }
+    }
+}
+
+impl Statement {
+    /// Whether it makes a member of who was none.
+    fn joins(&self) -> bool {
+        match self.kind {
+            RecordKind::ModeIsExclude | RecordKind::ChangeToExclude => true,
+            RecordKind::ModeIsInclude | RecordKind::ChangeToInclude | RecordKind::AllowNewSources => {
+                !self.sources.is_empty()
+            }
+            RecordKind::BlockOldSources | RecordKind::Unknown(_) => false,
         }
     }
 }

@@ -261,6 +261,11 @@ fn tells_query_versions_and_times() {
         Duration::from_secs(10)
     );
 
+    // What an IGMPv1 query has where later versions name a group is ignored (RFC 1112, appendix I).
+    let mut named = igmp(IGMPV1_QUERY);
+    named.group = v4("239.1.1.1");
+    assert!(named.is_general());
+
     let mld = |text| match read(text).body {
         Body::Mld(MldMessage::Query(query)) => query,
         other => panic!("{other:?}"),
