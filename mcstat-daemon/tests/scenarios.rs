@@ -152,3 +152,44 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> T {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
+
+#[test]
+fn a_line_that_says_something_unknown_is_refused() {
+    for (line, reason) in [
+        ("2026-11-24T08:00:01Z 1 out", "not SOURCE KIND … and not raw HEX"),
+        (
+            "2026-11-24T08:00:01Z 1 up 10.0.0.1 igmpv2-report 239.1.1.1",
+            "up is neither in nor out",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv2-report 239.1.1",
+            "239.1.1 is no Ipv4Addr",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv3-report IS(239.1.1.1)",
+            "IS is no kind of record",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv3-report IS_EX(239.1.1.1",
+            "a ( without its )",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 in 10.0.0.1 igmpv2-query qrv=2",
+            "qrv means nothing here",
+        ),
+        ("2026-11-24T08:00:01Z 1 out raw 4", "4 is not hexadecimal"),
+    ] {
+        assert_eq!(scenarios_support::event(line).unwrap_err(), reason, "{line}");
+    }
+}
+
+#[test]
+fn a_line_becomes_the_packet_that_it_says() {
+    let line = "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv3-report TO_EX(239.1.1.1 x2) IS_IN(239.2.0.1; 192.0.2.1, 192.0.2.2; aux=2)";
+    let event = scenarios_support::event(line).unwrap();
+    // 24 bytes of IP header with router alert, 8 of IGMP, 8 + 8, and 8 + 2 sources + 2 words.
+    assert_eq!(event.original_length, 24 + 8 + 16 + 24);
+    let message = event.message.unwrap();
+    assert_eq!(message.body.records(), 3);
+    assert_eq!(message.envelope.destination.to_string(), "224.0.0.22");
+}

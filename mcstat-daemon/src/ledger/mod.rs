@@ -15,7 +15,12 @@ mod findings;
 mod groups;
 mod growth;
 mod history;
+#[cfg(test)]
+#[path = "../../tests/scenarios_support/mod.rs"]
+mod lines;
 mod membership;
+#[cfg(test)]
+mod scene;
 pub mod snapshot;
 mod status;
 mod summary;

@@ -5,6 +5,8 @@
 //! the only state is since when each claim holds and the last values of what is cumulative.
 
 mod claim;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 use std::{collections::BTreeMap, net::IpAddr};

@@ -385,3 +385,7 @@ fn statement<A: Copy + Into<IpAddr>>(version: u8, record: &Record<A>) -> Stateme
         sources: record.sources.iter().map(|source| (*source).into()).collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

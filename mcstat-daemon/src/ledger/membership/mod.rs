@@ -12,6 +12,8 @@ mod filter;
 mod link;
 mod member;
 mod querier;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
