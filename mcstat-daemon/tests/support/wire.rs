@@ -50,6 +50,13 @@ impl Netns {
         })
     }
 
+    /// Another handle of it.
+    pub fn share(&self) -> Self {
+        Self {
+            file: self.file.try_clone().unwrap(),
+        }
+    }
+
     /// A name that `ip` understands.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
