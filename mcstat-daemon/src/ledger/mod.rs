@@ -28,6 +28,7 @@ pub mod switch;
 #[cfg(test)]
 mod tests;
 mod totals;
+pub mod verdict;
 
 use std::net::IpAddr;
 
