@@ -3,7 +3,10 @@
 mod antrea;
 mod change;
 mod limits;
+mod random;
 mod refused;
+mod scale;
+mod seed;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
