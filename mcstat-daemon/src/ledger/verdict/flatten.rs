@@ -4,7 +4,7 @@
 //! are matched by the same rules. So each boundary carries the rules that hold its whole prefix, in their order, up to
 //! the first that asks for no port. A boundary that says what the next wider one says is left out.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use mcstat_common::policy::{PORT_ANY_UDP, PORT_RULES, PortRule};
 
@@ -132,41 +132,63 @@ fn marks(rules: &[(u16, &Content)]) -> Vec<Mark> {
             block += 1;
         }
     }
-    marks.sort_by_key(|mark| (mark.space, mark.prefix, mark.rule));
+    marks.sort_by_key(|mark| (mark.space, mark.prefix, mark.rule, mark.block));
     marks
 }
 
 /// What holds at the boundary whose marks lie between the two positions.
 fn held(rules: &[(u16, &Content)], marks: &[Mark], wider: &[Boundary], (first, end): (usize, usize)) -> Held {
     let own = marks.get(first..end).unwrap_or_default();
-    let mut positions: Vec<usize> = if own.iter().any(|mark| mark.except) {
+    if own.iter().any(|mark| mark.except) {
         // An exception brings back what a wider boundary has left out: begin again from all that is around.
-        let around = wider
-            .iter()
-            .flat_map(|wider| marks.get(wider.first..wider.end).unwrap_or_default());
-        let around = around.chain(own).collect::<Vec<_>>();
-        let excluded = around.iter().filter(|mark| mark.except).map(|mark| mark.block);
-        let excluded = excluded.collect::<HashSet<_>>();
-        let holds = |mark: &&&Mark| !mark.except && !excluded.contains(&mark.block);
-        around.iter().filter(holds).map(|mark| mark.rule).collect()
-    } else {
-        let inherited = wider.last().into_iter().flat_map(|wider| {
-            let by_port = wider.held.by_port.iter().map(|(rule, _)| rule);
-            by_port.chain(&wider.held.excess).chain(&wider.held.any).copied()
-        });
-        inherited.chain(own.iter().map(|mark| mark.rule)).collect()
-    };
+        let around = wider.iter().filter_map(|wider| marks.get(wider.first..wider.end));
+        let around = around.chain([own]).collect::<Vec<_>>();
+        let includes = merged(around.clone()).filter(|mark| !mark.except && !is_excluded(mark, &around));
+        return reduce(rules, includes.map(|mark| mark.rule));
+    }
+    let inherited = wider.last().into_iter().flat_map(|wider| {
+        let by_port = wider.held.by_port.iter().map(|(rule, _)| rule);
+        by_port.chain(&wider.held.excess).chain(&wider.held.any).copied()
+    });
+    let mut positions = inherited.chain(own.iter().map(|mark| mark.rule)).collect::<Vec<_>>();
     positions.sort_unstable();
-    positions.dedup();
-    reduce(rules, positions)
+    reduce(rules, positions.into_iter())
 }
 
-/// Leaves out the rules that no packet reaches.
-fn reduce(rules: &[(u16, &Content)], positions: Vec<usize>) -> Held {
+/// The marks of several boundaries in the order of their rules. Lazy: as a rule the first few decide.
+fn merged(mut around: Vec<&[Mark]>) -> impl Iterator<Item = &Mark> {
+    std::iter::from_fn(move || {
+        let next = around.iter_mut().filter(|marks| !marks.is_empty());
+        let next = next.min_by_key(|marks| marks.first().map(|mark| mark.rule))?;
+        let (mark, rest) = next.split_first()?;
+        *next = rest;
+        Some(mark)
+    })
+}
+
+/// Whether one of these boundaries is an exception of the mark's block.
+fn is_excluded(mark: &Mark, around: &[&[Mark]]) -> bool {
+    let wanted = (mark.rule, mark.block);
+    around.iter().any(|marks| {
+        let from = marks.partition_point(|other| (other.rule, other.block) < wanted);
+        let same = marks
+            .iter()
+            .skip(from)
+            .take_while(|other| (other.rule, other.block) == wanted);
+        same.into_iter().any(|other| other.except)
+    })
+}
+
+/// Leaves out the rules that no packet reaches. The positions are sorted; one that comes again is left out too.
+fn reduce(rules: &[(u16, &Content)], positions: impl Iterator<Item = usize>) -> Held {
     let mut held = Held::default();
+    let mut last = None;
     let mut reached: Vec<(u16, u16)> = Vec::new();
     let mut all_udp = false;
     for position in positions {
+        if last.replace(position) == Some(position) {
+            continue;
+        }
         match rules.get(position).map(|(_, content)| &content.ports) {
             None => {}
             Some(Ports::Any) => {

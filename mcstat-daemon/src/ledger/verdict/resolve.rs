@@ -97,7 +97,7 @@ pub(super) fn resolve(
         }
     }
     // Stable: policies come by kind, namespace and name.
-    rules.sort_by(|(a, _), (b, _)| a.cmp(b));
+    rules.sort_by_key(|(order, _)| *order);
     rules.into_iter().map(|(_, rule)| rule).collect()
 }
 

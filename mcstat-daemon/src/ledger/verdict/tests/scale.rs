@@ -85,3 +85,39 @@ fn a_thousand_rules_on_five_hundred_pods() {
     assert_eq!((change.flips.len(), change.rules.len()), (EACH, 1));
     assert_eq!(change.sets.len(), change.retired.sets.len());
 }
+
+/// What a tenant can do at worst with one prefix: many rules for it, each with exceptions of its own.
+#[test]
+fn many_exceptions_of_one_prefix() {
+    const EXCEPTIONS: usize = 20;
+    let rules = (0..RULES).map(|rule| {
+        let except = (0..EXCEPTIONS).map(|n| format!("239.{}.{}.{n}/32", rule / 256, rule % 256));
+        let except = except.collect::<Vec<_>>().join(", ");
+        format!("{{name: r{rule}, action: Drop, to: [{{ipBlock: {{cidr: 224.0.0.0/4, except: [{except}]}}}}]}}")
+    });
+    let text = format!(
+        "{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: p}}, spec: {{priority: 1, \
+         appliedTo: [{{podSelector: {{}}}}], egress: [{}]}}}}",
+        rules.collect::<Vec<_>>().join(", ")
+    );
+    let objects = objects(&text);
+    let mut node = Node::new(&["ns/a"]);
+    let start = Instant::now();
+    node.set(objects);
+    println!(
+        "{RULES} rules with {EXCEPTIONS} exceptions each in {:?}",
+        start.elapsed()
+    );
+    assert_eq!(node.data("ns/a", [224, 1, 2, 3], 1), drop("p/r0"));
+    assert_eq!(
+        node.data("ns/a", [239, 0, 0, 19], 1),
+        drop("p/r1"),
+        "the exceptions of the first leave it to the second"
+    );
+    assert_eq!(
+        node.data("ns/a", [239, 3, 231, 19], 1),
+        drop("p/r0"),
+        "those of the last are covered by the first"
+    );
+    assert_eq!(node.tables.entries(), 1 + EXCEPTIONS);
+}
