@@ -15,6 +15,7 @@ pub mod local;
 mod news;
 pub mod ovs;
 pub mod pods;
+pub mod policy;
 mod ports;
 pub mod publish;
 mod tick;
