@@ -43,6 +43,8 @@ pub(super) struct Link {
     /// When a report of another host that silences this one was handed to it, IPv4 and IPv6.
     silenced: [Option<Timestamp>; 2],
     groups: BTreeMap<IpAddr, Reported>,
+    /// Those of them that have ended, and when: the first makes room, and is forgotten first.
+    ended: BTreeSet<(Timestamp, IpAddr)>,
     /// Records of groups beyond [`MAX_GROUPS`].
     pub(super) groups_refused: u64,
     /// Sources beyond the bound of groups that are no longer remembered.
@@ -186,7 +188,7 @@ impl Link {
     ) {
         let known = self.groups.contains_key(&statement.group);
         // A leave or a BLOCK of what nobody had joined leaves no trace.
-        if !known && (!statement.joins() || !self.room(now)) {
+        if !known && (!statement.joins() || !self.room()) {
             return;
         }
         let reported = self.groups.entry(statement.group).or_insert_with(|| Reported {
@@ -222,55 +224,60 @@ impl Link {
             wait,
         };
         reported.filter.apply(kind, sources, now, intervals);
-        reported.ended = reported.filter.is_empty().then_some(Ended {
+        let ended = reported.filter.is_empty().then_some(Ended {
             at: now,
             expired: false,
         });
+        let before = std::mem::replace(&mut reported.ended, ended);
+        before.map(|before| self.ended.remove(&(before.at, statement.group)));
+        ended.map(|ended| self.ended.insert((ended.at, statement.group)));
     }
 
     /// Whether another group can be kept; one that has ended makes room.
-    fn room(&mut self, now: Timestamp) -> bool {
+    fn room(&mut self) -> bool {
         if self.groups.len() < MAX_GROUPS {
             return true;
         }
-        let ended = self.groups.iter().filter(|(_, reported)| reported.filter.is_empty());
-        let oldest = ended.min_by_key(|(_, reported)| reported.ended.map_or(now, |ended| ended.at));
-        if let Some(group) = oldest.map(|(group, _)| *group) {
-            self.forget(group);
+        if self.ended.first().is_some() {
+            self.forget_first();
             return true;
         }
         self.groups_refused += 1;
         false
     }
 
-    fn forget(&mut self, group: IpAddr) {
-        if let Some(gone) = self.groups.remove(&group) {
+    /// Forgets the group that ended first.
+    fn forget_first(&mut self) {
+        if let Some((_, group)) = self.ended.pop_first()
+            && let Some(gone) = self.groups.remove(&group)
+        {
             self.sources_refused += gone.filter.refused;
         }
     }
 
     /// Lets every timer end that has run out by `now`.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        for reported in self.groups.values_mut().filter(|reported| reported.ended.is_none()) {
+        for (group, reported) in self.groups.iter_mut().filter(|(_, reported)| reported.ended.is_none()) {
             let at = reported.filter.expires().unwrap_or(now);
             reported.filter.expire(now);
             if reported.filter.is_empty() {
                 reported.ended = Some(Ended { at, expired: true });
+                self.ended.insert((at, *group));
             }
         }
-        let old = |reported: &Reported| reported.ended.is_some_and(|ended| now >= after(ended.at, REMEMBERED));
-        let gone: Vec<_> = self
-            .groups
-            .iter()
-            .filter(|(_, reported)| old(reported))
-            .map(|(group, _)| *group)
-            .collect();
-        gone.into_iter().for_each(|group| self.forget(group));
+        while self.ended.first().is_some_and(|(at, _)| now >= after(*at, REMEMBERED)) {
+            self.forget_first();
+        }
     }
 
     /// The groups that are or were reported, in order.
     pub(super) fn groups(&self) -> &BTreeMap<IpAddr, Reported> {
         &self.groups
+    }
+
+    #[cfg(test)]
+    pub(super) fn hosts(&self) -> usize {
+        self.hosts.len()
     }
 
     /// The queriers of one family.

@@ -11,6 +11,8 @@
 mod filter;
 mod link;
 mod member;
+#[cfg(test)]
+mod properties;
 mod querier;
 #[cfg(test)]
 mod tests;
@@ -72,7 +74,8 @@ pub(super) struct Port {
 /// The groups that a kernel has joined on one interface, as far as they are kept.
 #[derive(Debug)]
 struct KernelTable {
-    groups: BTreeMap<IpAddr, KernelGroup>,
+    /// Sorted by address.
+    groups: Vec<KernelGroup>,
     /// Groups beyond [`link::MAX_GROUPS`]: what is not among those kept is then unknown.
     beyond: u64,
 }
@@ -174,13 +177,18 @@ impl Port {
             first_look: self.kernel.is_none(),
             missed: self.missed,
         };
+        let before = self.kernel.take();
         self.kernel = namespace
             .filter(|namespace| namespace.unavailable.is_none())
-            .map(|namespace| KernelTable::of(namespace, &reading.interface));
+            .map(|namespace| KernelTable::of(namespace, &reading.interface, before));
         let inbound = last_inbound(reading);
         let known = self.link.groups().keys().chain(self.members.keys());
         let groups: BTreeSet<IpAddr> = known
-            .chain(self.kernel.iter().flat_map(|kernel| kernel.groups.keys()))
+            .chain(
+                self.kernel
+                    .iter()
+                    .flat_map(|kernel| kernel.groups.iter().map(|joined| &joined.group)),
+            )
             .copied()
             .collect();
         self.served.clear();
@@ -269,19 +277,26 @@ impl Port {
 }
 
 impl KernelTable {
-    fn of(namespace: &NamespaceReading, interface: &str) -> Self {
+    /// What the namespace says of an interface. Most often it is what it said before, which is then kept.
+    fn of(namespace: &NamespaceReading, interface: &str, before: Option<Self>) -> Self {
         let found = namespace.interfaces.iter().find(|found| found.name == interface);
-        let groups = found.map(|found| found.groups.as_slice()).unwrap_or_default();
-        let kept = groups.iter().take(link::MAX_GROUPS);
-        Self {
-            groups: kept.map(|group| (group.group, group.clone())).collect(),
-            beyond: groups.len().saturating_sub(link::MAX_GROUPS) as u64,
+        let all = found.map(|found| found.groups.as_slice()).unwrap_or_default();
+        let kept = all.get(..link::MAX_GROUPS).unwrap_or(all);
+        let beyond = all.len().saturating_sub(kept.len()) as u64;
+        match before {
+            Some(before) if before.groups == kept => Self { beyond, ..before },
+            _ => {
+                let mut groups = kept.to_vec();
+                groups.sort_by_key(|joined| joined.group);
+                Self { groups, beyond }
+            }
         }
     }
 
     /// `Some(None)`: it is no member. `None`: it does not say.
     fn says(&self, group: IpAddr) -> Option<Option<&KernelGroup>> {
-        let found = self.groups.get(&group);
+        let index = self.groups.binary_search_by_key(&group, |joined| joined.group);
+        let found = index.ok().and_then(|index| self.groups.get(index));
         (found.is_some() || self.beyond == 0).then_some(found)
     }
 }
