@@ -211,6 +211,8 @@ impl Lab {
             uncounted: Vec::new(),
             kernel: Default::default(),
             namespaces: Vec::new(),
+            switch: Default::default(),
+            switch_ports: Default::default(),
             messages,
         })
     }
