@@ -18,6 +18,7 @@ pub mod pods;
 pub mod policy;
 mod ports;
 pub mod publish;
+mod reported;
 mod tick;
 pub mod witness;
 

@@ -1,7 +1,7 @@
 //! The tick: everything read into one [`Snapshot`], and what the ledger makes of it handed on.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,13 +25,14 @@ use super::{
     },
     ovs::follow::Follower,
     pods::{PodPort, PodPorts},
+    reported::Reported,
     witness::Witness,
 };
 use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
         Joined, Ledger,
-        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, SwitchPort, SwitchReading, UncountedPort},
+        snapshot::{ControlEvent, Direction, PortReading, Snapshot, SwitchPort, SwitchReading, UncountedPort},
     },
     proto,
 };
@@ -58,6 +59,7 @@ pub(super) struct Tick {
     ledger: Ledger,
     reader: Reader,
     witness: Witness,
+    reported: Reported,
     channels: Channels,
     /// Taken from the ring between two ticks, since it was filling.
     waiting: Vec<RawEvent>,
@@ -82,6 +84,7 @@ impl Tick {
             ledger,
             reader,
             witness,
+            reported: Reported::default(),
             channels,
             waiting: Vec::new(),
         })
@@ -140,7 +143,9 @@ impl Tick {
         if self.channels.wanted.has_changed().unwrap_or(false) {
             self.witness.follow(&self.channels.wanted.borrow_and_update().ports);
         }
-        let namespaces = self.witness.read(&reported(&ports, &messages), Instant::now());
+        let namespaces = self
+            .witness
+            .read(&self.reported.pods(&ports, &messages), Instant::now());
         let uncounted = self.channels.uncounted.borrow().clone();
         Ok(Snapshot {
             at: clock.now,
@@ -185,19 +190,6 @@ fn switch_ports(ports: &[PortReading], wanted: &[PodPort]) -> BTreeMap<u32, Swit
         Some((port.id, port_of))
     });
     known.collect()
-}
-
-/// The Pods that sent a control message, whatever it was.
-fn reported<'a>(ports: &'a [PortReading], messages: &[ControlEvent]) -> BTreeSet<&'a PodRef> {
-    let sent = messages
-        .iter()
-        .filter(|message| message.direction == Direction::Outbound);
-    let ids: BTreeSet<u32> = sent.map(|message| message.port).collect();
-    ports
-        .iter()
-        .filter(|port| ids.contains(&port.id))
-        .map(|port| &port.pod)
-        .collect()
 }
 
 fn control_event(event: &RawEvent, clock: &Clock) -> ControlEvent {
