@@ -43,7 +43,7 @@ enum Task {
     /// The demo's bed and traffic without mcstat
     #[command(hide = true)]
     Bed(demo::Args),
-    /// Send or receive multicast inside a network namespace (used by the demo and by tests)
+    /// Send, receive or query multicast inside a network namespace (used by the demo and by tests)
     #[command(subcommand, hide = true)]
     Traffic(traffic::Command),
 }

@@ -1,7 +1,7 @@
 //! A node with Pods on one machine: network namespaces, veths and a private Open vSwitch with the userspace datapath.
 //!
 //! It promises: names that carry this process's id, so that two beds do not meet; real kernel receivers and senders in
-//! the Pods; nothing left behind when it is dropped, after Ctrl-C too. It has no Kubernetes; the Pods exist as port rows
+//! the Pods; a querier of IGMPv3 and MLDv2; nothing left behind when it is dropped, after Ctrl-C too. It has no Kubernetes; the Pods exist as port rows
 //! with the external ids that Antrea writes.
 
 pub(crate) mod netns;
@@ -19,11 +19,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use self::{netns::Netns, ovs::Ovs, pod::Pod};
+use self::{
+    netns::Netns,
+    ovs::{BRIDGE, Ovs},
+    pod::{Pod, traffic},
+    process::Daemon,
+};
 
 /// The node and its Pods.
 pub(crate) struct Bed {
-    // Dropped in this order: Pods, switch, node, files.
+    // Dropped in this order: querier, Pods, switch, node, files.
+    _querier: Daemon,
     /// The Pods, in the order given.
     pub(crate) pods: Vec<Pod>,
     /// The switch.
@@ -47,18 +53,22 @@ impl Bed {
         let off = || Ok(fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?);
         node.within(off).context("cannot switch IPv6 off on the node's veths")?;
         let ovs = Ovs::start(&node, dir.path.join("ovs"))?;
-        let mut bed = Self {
-            pods: Vec::new(),
+        let mut made = Vec::new();
+        for (index, (namespace, pod)) in (0u8..).zip(pods) {
+            signal::check()?;
+            made.push(Pod::new(&name, &node, &ovs, namespace, pod, index)?);
+        }
+        node.ip(&format!("link set {BRIDGE} up"))?;
+        let mut query = traffic("query")?;
+        query.arg(format!("--interface={BRIDGE}"));
+        let querier = Daemon::start("querier", &node, &mut query, dir.path.join("querier.log"))?;
+        Ok(Self {
+            _querier: querier,
+            pods: made,
             ovs,
             node,
             dir,
-        };
-        for (index, (namespace, pod)) in (0u8..).zip(pods) {
-            signal::check()?;
-            bed.pods
-                .push(Pod::new(&name, &bed.node, &bed.ovs, namespace, pod, index)?);
-        }
-        Ok(bed)
+        })
     }
 
     /// The Pod of this name.

@@ -20,11 +20,14 @@ use crate::command::{command, output};
 pub(crate) const BRIDGE: &str = "br-int";
 
 /// Everything that is no multicast data. ARP, neighbour discovery and unicast take the normal path; IGMP and MLD
-/// reports end at the switch (Antrea punts them to its agent): no Pod sees another's.
+/// reports end at the switch (Antrea punts them to its agent): no Pod sees another's. General queries of the node reach
+/// every Pod.
 const BASE_FLOWS: &[&str] = &[
     "priority=0,actions=NORMAL",
     "priority=100,ip,nw_dst=224.0.0.0/4,actions=drop",
     "priority=100,ipv6,ipv6_dst=ff00::/8,actions=drop",
+    "priority=220,in_port=LOCAL,ip,nw_proto=2,nw_dst=224.0.0.1,actions=ALL",
+    "priority=220,in_port=LOCAL,icmp6,icmp_type=130,ipv6_dst=ff02::1,actions=ALL",
     "priority=210,ip,nw_proto=2,actions=drop",
     "priority=210,icmp6,icmp_type=133,actions=NORMAL",
     "priority=210,icmp6,icmp_type=134,actions=NORMAL",

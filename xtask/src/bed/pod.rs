@@ -99,8 +99,8 @@ impl Pod {
     }
 }
 
-/// This program again, as a sender or receiver.
-fn traffic(what: &str) -> Result<Command> {
+/// This program again, as a sender, receiver or querier.
+pub(crate) fn traffic(what: &str) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("cannot find xtask itself")?);
     command.args(["traffic", what]);
     Ok(command)

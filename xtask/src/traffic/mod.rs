@@ -1,8 +1,10 @@
-//! Senders and receivers of multicast: plain kernel sockets, run by the bed inside a Pod's network namespace.
+//! Senders and receivers of multicast: plain kernel sockets, run by the bed inside a Pod's network namespace. And a
+//! querier, which the bed runs on the node.
 //!
-//! Both print one line of JSON. They promise exact counts of what the socket took or gave, and nothing about what was
-//! lost between.
+//! Sender and receiver print one line of JSON. They promise exact counts of what the socket took or gave, and nothing
+//! about what was lost between.
 
+mod query;
 mod recv;
 mod send;
 
@@ -26,13 +28,16 @@ pub(crate) enum Command {
     Send(send::Args),
     /// Join groups, print `ready`, count until standard input ends, print the counts
     Recv(recv::Args),
+    /// Ask by IGMPv3 and MLDv2 who has joined what, until killed
+    Query(query::Args),
 }
 
-/// Runs either side.
+/// Runs one of them.
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Send(args) => send::run(args),
         Command::Recv(args) => recv::run(args),
+        Command::Query(args) => query::run(args),
     }
 }
 
