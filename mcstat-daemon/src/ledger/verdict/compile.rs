@@ -123,7 +123,8 @@ impl Compiler {
         self.state.rule_ids.release(retired.rules.iter().map(|rule| rule.slot));
     }
 
-    /// The set of a Pod; `None`: no rule is for it.
+    /// The set of a Pod; `None`: no rule is for it. An interface that is attached later gets its set from here: a Pod that
+    /// is made again under its name has the same set as before, so no [`Change`] tells of it.
     #[must_use]
     pub fn set_of(&self, pod: &PodName) -> Option<&Arc<PolicySet>> {
         self.state.pods.get(pod)
