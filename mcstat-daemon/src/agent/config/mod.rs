@@ -29,7 +29,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is no YAML, has an unknown key, or a value of the wrong kind.
-    #[error("configuration {path}: {source}; docs/configuration.md lists every key")]
+    #[error("configuration {path}: {}; docs/configuration.md lists every key", with_line(source))]
     Parse {
         /// The file.
         path: PathBuf,
@@ -57,6 +57,18 @@ pub enum ConfigError {
     /// The effective configuration cannot be written as YAML.
     #[error("the configuration cannot be printed: {0}")]
     Print(serde_yaml::Error),
+}
+
+/// The parser names every place but the very first. An unknown key stands where it says; of other errors the first place is
+/// only where the whole mapping begins.
+fn with_line(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    match error.location() {
+        Some(place) if text.starts_with("unknown field") && !text.contains(" at line ") => {
+            format!("{text} at line {} column {}", place.line(), place.column())
+        }
+        _ => text,
+    }
 }
 
 /// Everything that can be set.
