@@ -1,6 +1,5 @@
 //! `mcstat agent` as a process: how it says that it cannot start. What it does once started is in the kernel tests.
 
-#![expect(clippy::unwrap_used, reason = "a test says what must hold by panicking")]
 
 mod api_support;
 

@@ -1,6 +1,6 @@
 //! The claims of one tick: what holds now, each with its reason in one sentence.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -278,24 +278,22 @@ impl View<'_> {
         let moving = series
             .filter(|series| within(series.last_seen, SENDING, self.now))
             .map(|series| series.group);
-        let mut active: Vec<_> = joined.chain(moving).filter(|group| !is_link_local(*group)).collect();
+        let active = joined.chain(moving).filter(|group| !is_link_local(*group));
+        let mut active: Vec<_> = active.map(|group| (mac(group), group)).collect();
         active.sort_unstable();
         active.dedup();
-        let mut by_mac: BTreeMap<(bool, u32), Vec<IpAddr>> = BTreeMap::new();
-        active
-            .iter()
-            .for_each(|group| by_mac.entry(mac(*group)).or_default().push(*group));
-        let shared = by_mac.into_values().filter(|groups| groups.len() > 1);
-        shared
-            .flat_map(|groups| {
-                let (first, second) = (groups.first().copied(), groups.get(1).copied());
-                groups.into_iter().filter_map(move |group| {
-                    let other = if Some(group) == first { second } else { first };
-                    Some((group, other?))
-                })
-            })
-            .collect()
+        let shared = active.chunk_by(|(one, _), (other, _)| one == other);
+        shared.flat_map(pairs).collect()
     }
+}
+
+/// Each of the groups of one MAC address with the first other one.
+fn pairs<M>(shared: &[(M, IpAddr)]) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let (first, second) = (shared.first(), shared.get(1));
+    shared.iter().filter_map(move |(_, group)| {
+        let other = first.filter(|(_, first)| first != group).or(second)?;
+        Some((*group, other.1))
+    })
 }
 
 /// What of a group's address is in its MAC address: the low 23 bits of IPv4 (RFC 1112 §6.4), 32 of IPv6 (RFC 2464 §7).
