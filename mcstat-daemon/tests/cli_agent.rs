@@ -1,6 +1,5 @@
 //! `mcstat agent` as a process: how it says that it cannot start. What it does once started is in the kernel tests.
 
-
 mod api_support;
 
 use api_support::{mcstat, printed};

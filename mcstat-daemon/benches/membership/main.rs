@@ -74,7 +74,7 @@ fn all_messages() {
 fn ticks() {
     println!("ticks of 500 Pods with 20 groups, each received, joined by report and kernel");
     tick("nothing arrives", |_, _| Vec::new());
-    tick("every member answers a query", |snapshot, at| answers(snapshot, at));
+    tick("every member answers a query", answers);
     println!("ticks of 500 Pods with 20 series each and no membership");
     without_members();
 }
