@@ -74,8 +74,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if parts.is_empty() || !packet.is_empty() {
         bench_target("packet", &[flags.as_slice(), packet.as_slice()].concat())?;
     }
-    let wanted = OWN_BENCHES.iter().filter(|name| parts.is_empty() || own.contains(name));
-    wanted.map(|name| bench_target(name, &flags)).collect()
+    let mut wanted = OWN_BENCHES.iter().filter(|name| parts.is_empty() || own.contains(name));
+    wanted.try_for_each(|name| bench_target(name, &flags))
 }
 
 fn bench_target(name: &str, args: &[&str]) -> Result<()> {
