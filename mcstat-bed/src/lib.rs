@@ -42,6 +42,7 @@ use self::{
     },
     pod::{Pod, Wanted, gateway},
     scratch::Scratch,
+    traffic::query::Querier,
 };
 
 /// What a bed is to be.
@@ -64,7 +65,8 @@ impl Default for Options {
 
 /// The node and its Pods.
 pub struct Bed {
-    // Dropped in this order: Pods, switch, node, files.
+    // Dropped in this order: querier, Pods, switch, node, files.
+    querier: Option<Querier>,
     /// The Pods, in the order of their making.
     pub pods: Vec<Pod>,
     /// The switch.
@@ -110,6 +112,7 @@ impl Bed {
         let off = || Ok(fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?);
         node.within(off).context("cannot switch IPv6 off on the node's veths")?;
         let bed = Self {
+            querier: None,
             pods: Vec::new(),
             ovs: Ovs::start(&node, dir.path().join("ovs"))?,
             node,
@@ -205,6 +208,12 @@ impl Bed {
     /// The flows and groups of the bridge.
     pub fn pipeline(&self) -> Pipeline<'_> {
         Pipeline { bed: self }
+    }
+
+    /// Asks every Pod by IGMPv3 and MLDv2 what it has joined, every so many seconds, until the bed is gone.
+    pub fn start_querier(&mut self, every: u8) -> Result<()> {
+        self.querier = Some(Querier::start(&self.node, GATEWAY, every)?);
+        Ok(())
     }
 
     /// Forwards `group` to the Pods named.

@@ -249,7 +249,8 @@ pub const fn mapped(address: u32) -> [u64; 2] {
 /// RFC 9776 §7.1 tells the versions of a query by length and code.
 #[inline(always)]
 fn igmp<P: Packet>(packet: &P, ip_offset: usize, header_length: usize, length: usize) -> Class {
-    if length < 8 {
+    // Type, code and checksum: multicast router discovery sends no more (RFC 4286 §3.2, §3.3).
+    if length < 4 {
         return Class::Malformed(Malformed::Truncated);
     }
     let Some(type_code) = packet.read::<u16>(ip_offset + header_length) else {
@@ -257,6 +258,7 @@ fn igmp<P: Packet>(packet: &P, ip_offset: usize, header_length: usize, length: u
     };
     let type_code = u16::from_be(type_code);
     let kind = match type_code >> 8 {
+        0x11 | 0x12 | 0x16 | 0x17 | 0x22 if length < 8 => return Class::Malformed(Malformed::Truncated),
         0x11 if length == 8 && type_code as u8 == 0 => Kind::Igmpv1Query,
         0x11 if length == 8 => Kind::Igmpv2Query,
         0x11 if length >= 12 => Kind::Igmpv3Query,

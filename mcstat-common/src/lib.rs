@@ -7,4 +7,5 @@
 pub mod abi;
 pub mod control;
 pub mod frame;
+pub mod policy;
 pub mod slot;

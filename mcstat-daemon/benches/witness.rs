@@ -1,10 +1,10 @@
 //! What the second witness costs: `cargo bench -p mcstat-daemon --bench witness`. Needs root and iproute2.
 //!
-//! 100 Pods with 20 IPv4 and 20 IPv6 groups each are read for 200 ticks, through a process each and by entering them.
+//! 100 Pods with 20 IPv4 and 20 IPv6 groups each are read for 200 ticks, through a process each and by entering them; then once more as hosts of versions
+//! whose reports name no sources, whose source tables are read each tick.
 //! Printed is CPU time, of user and kernel, for one Pod and tick; it is not judged.
 #![allow(clippy::unwrap_used, missing_docs, reason = "bench")]
 
-#[allow(dead_code, reason = "made for the Pod sources' tests")]
 #[path = "../tests/pods_lab/mod.rs"]
 mod pods_lab;
 #[path = "../tests/witness_lab/mod.rs"]
@@ -37,15 +37,15 @@ fn cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().into()
 }
 
-fn measure(what: &str, ports: &[PodPort]) {
+fn measure(what: &str, ports: &[PodPort], older: bool) {
     let mut witness = Witness::open().unwrap();
     witness.follow(ports);
-    let none = BTreeSet::new();
+    let reported: BTreeSet<_> = ports.iter().filter(|_| older).map(|port| &port.pod).collect();
     // The first reading searches and reads everything.
-    witness.read(&none, Instant::now());
+    witness.read(&reported, Instant::now());
     let before = cpu();
     for _ in 0..TICKS {
-        let readings = witness.read(&none, Instant::now());
+        let readings = witness.read(&reported, Instant::now());
         assert_eq!(readings.len(), PODS as usize);
         assert_eq!(groups(&readings[0], "eth0").len(), 2 * usize::from(GROUPS));
     }
@@ -78,8 +78,9 @@ fn main() {
             };
             names.iter().map(of).collect()
         };
-        measure("entered, no process visible", &ports(true));
+        measure("entered, no process visible", &ports(true), false);
         let _processes: Vec<Process> = names.iter().map(|name| Process::idle(&namespace(name))).collect();
-        measure("through a process", &ports(false));
+        measure("through a process", &ports(false), false);
+        measure("through a process, older versions", &ports(false), true);
     });
 }

@@ -4,6 +4,10 @@
 //! into an [`api::summary::NodeStatsSummary`]; `aggregator` indexes the summaries and serves `api` types; `cli` and
 //! `render` show them. `proto` holds sans-IO codecs.
 
+// Tests of pure code read IGMP and MLD messages as the scenarios do, from the same lines.
+#[cfg(test)]
+extern crate self as mcstat;
+
 pub mod agent;
 pub mod aggregator;
 pub mod api;

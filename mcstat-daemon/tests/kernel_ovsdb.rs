@@ -4,6 +4,7 @@
 mod agent_process;
 mod pods_lab;
 mod support;
+mod switch_lab;
 
 use std::{
     fs::File,
@@ -14,12 +15,12 @@ use std::{
 
 use agent_process::{Node, packets};
 use nix::sched::{CloneFlags, setns};
-use pods_lab::switch::{Switch, kill};
 use serde_json::json;
 use support::{
     Bpffs, frames,
     wire::{Sender, eventually},
 };
+use switch_lab::{Switch, kill};
 
 /// Sends from a named namespace until told to stop; packets sent.
 fn send_until(stop: &AtomicBool, namespace: &str, interface: &str) -> u64 {

@@ -2,6 +2,7 @@
 //! own network namespace and run directory. Needs root, iproute2 and openvswitch-switch.
 
 mod pods_lab;
+mod switch_lab;
 
 use std::{
     future::pending,
@@ -10,11 +11,8 @@ use std::{
 };
 
 use mcstat::agent::pods::{PodPorts, ovsdb::run};
-use pods_lab::{
-    attempt, reasons, sh, shown,
-    switch::{Switch, kill},
-    wait,
-};
+use pods_lab::{attempt, reasons, sh, shown, wait};
+use switch_lab::{Switch, kill};
 use tokio::sync::{oneshot, watch};
 
 /// Follows the list and keeps the smallest number of ports that was ever published since the last reset.

@@ -3,6 +3,9 @@
 //! `tests/scenarios/NAME/` holds a `README`, `NN-input-snapshot.json` in the order of the ticks, `NN-output-summary.json`
 //! with the whole summary, and `expected.json`: values worked out by hand (`null`: absent), by step and JSON pointer.
 //! `MCSTAT_BLESS=1` rewrites the outputs; it never touches, and never excuses, the values worked out by hand.
+//! `tests/scenarios/README` says how a step is written, IGMP and MLD messages included.
+
+mod scenarios_support;
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +32,7 @@ fn node() -> Node {
 fn every_scenario_gives_its_recorded_summaries() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut failures = Vec::new();
-    let scenarios = entries(&root);
+    let scenarios: Vec<_> = entries(&root).into_iter().filter(|path| path.is_dir()).collect();
     assert!(!scenarios.is_empty(), "no scenarios in {}", root.display());
     for scenario in scenarios {
         replay(&scenario, &mut failures);
@@ -59,8 +62,9 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
     );
 
     let mut ledger = Ledger::new(node());
+    let mut ports = Value::Null;
     for (step, input) in &steps {
-        let snapshot: Snapshot = parse(input);
+        let snapshot = read_snapshot(input, &mut ports);
         let summary = ledger.tick(&snapshot);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is JSON") + "\n";
         let again: NodeStatsSummary = serde_json::from_str(&text).expect("a summary can be read again");
@@ -73,6 +77,23 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
         by_hand(scenario, step, &text, &expected, failures);
         compare(&scenario.join(format!("{step}-output-summary.json")), &text, failures);
     }
+}
+
+/// The snapshot of one step. Without `ports` those of the step before hold; `messages` are lines.
+fn read_snapshot(input: &Path, ports: &mut Value) -> Snapshot {
+    let mut step: serde_json::Map<String, Value> = parse(input);
+    let lines = step.remove("messages").unwrap_or_else(|| Value::Array(Vec::new()));
+    let lines: Vec<String> = serde_json::from_value(lines)
+        .unwrap_or_else(|error| panic!("{}: messages are lines: {error}", input.display()));
+    *ports = step.entry("ports").or_insert_with(|| ports.take()).clone();
+    let mut snapshot: Snapshot =
+        serde_json::from_value(Value::Object(step)).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
+    let events = lines.iter().map(|line| {
+        let event = scenarios_support::event(line);
+        event.unwrap_or_else(|reason| panic!("{}: {line}: {reason}", input.display()))
+    });
+    snapshot.messages = events.collect();
+    snapshot
 }
 
 fn by_hand(
@@ -130,4 +151,45 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> T {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn a_line_that_says_something_unknown_is_refused() {
+    for (line, reason) in [
+        ("2026-11-24T08:00:01Z 1 out", "not SOURCE KIND … and not raw HEX"),
+        (
+            "2026-11-24T08:00:01Z 1 up 10.0.0.1 igmpv2-report 239.1.1.1",
+            "up is neither in nor out",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv2-report 239.1.1",
+            "239.1.1 is no Ipv4Addr",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv3-report IS(239.1.1.1)",
+            "IS is no kind of record",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv3-report IS_EX(239.1.1.1",
+            "a ( without its )",
+        ),
+        (
+            "2026-11-24T08:00:01Z 1 in 10.0.0.1 igmpv2-query qrv=2",
+            "qrv means nothing here",
+        ),
+        ("2026-11-24T08:00:01Z 1 out raw 4", "4 is not hexadecimal"),
+    ] {
+        assert_eq!(scenarios_support::event(line).unwrap_err(), reason, "{line}");
+    }
+}
+
+#[test]
+fn a_line_becomes_the_packet_that_it_says() {
+    let line = "2026-11-24T08:00:01Z 1 out 10.0.0.1 igmpv3-report TO_EX(239.1.1.1 x2) IS_IN(239.2.0.1; 192.0.2.1, 192.0.2.2; aux=2)";
+    let event = scenarios_support::event(line).unwrap();
+    // 24 bytes of IP header with router alert, 8 of IGMP, 8 + 8, and 8 + 2 sources + 2 words.
+    assert_eq!(event.original_length, 24 + 8 + 16 + 24);
+    let message = event.message.unwrap();
+    assert_eq!(message.body.records(), 3);
+    assert_eq!(message.envelope.destination.to_string(), "224.0.0.22");
 }

@@ -2,7 +2,6 @@
 //! group and two sources. Needs root and iproute2.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-#[allow(dead_code, reason = "made for the Pod sources' tests")]
 mod pods_lab;
 mod witness_lab;
 

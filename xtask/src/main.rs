@@ -36,7 +36,7 @@ enum Task {
     Test(tasks::TestArgs),
     /// Set up, build, run the main job on real multicast and check every number
     Demo(demo::Args),
-    /// Measure the programs against an empty one and a per-CPU hash (as root)
+    /// Measure the programs against an empty one and a per-CPU hash, and reading a switch against ovs-ofctl (as root)
     Bench(tasks::BenchArgs),
     /// Every check of CI, cheapest first, with the seconds of each
     Ci,

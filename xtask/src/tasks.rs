@@ -57,17 +57,31 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
-    /// Passed to the benchmark: `--quick`, and the parts to run (hot, cold, cores, veth, reading, load)
+    /// `--quick`, and the parts to run: those of the packet path (hot, control, cold, cores, veth, reading, load), switch, membership
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
-/// The A/B benchmark of the packet path.
+/// Parts that are benchmarks of their own: reading a switch next to `ovs-ofctl`; memberships, which needs no root.
+const OWN_BENCHES: [&str; 2] = ["switch", "membership"];
+
+/// The benchmarks. Without parts all of them, the A/B benchmark of the packet path first.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     setup::ensure()?;
+    let words = args.args.iter().map(String::as_str);
+    let (flags, parts): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with('-'));
+    let (own, packet): (Vec<&str>, Vec<&str>) = parts.iter().partition(|part| OWN_BENCHES.contains(part));
+    if parts.is_empty() || !packet.is_empty() {
+        bench_target("packet", &[flags.as_slice(), packet.as_slice()].concat())?;
+    }
+    let mut wanted = OWN_BENCHES.iter().filter(|name| parts.is_empty() || own.contains(name));
+    wanted.try_for_each(|name| bench_target(name, &flags))
+}
+
+fn bench_target(name: &str, args: &[&str]) -> Result<()> {
     let mut bench = cargo();
     bench
-        .args(["bench", "--locked", "-p", "mcstat-daemon", "--bench", "packet", "--"])
-        .args(&args.args);
+        .args(["bench", "--locked", "-p", "mcstat-daemon", "--bench", name, "--"])
+        .args(args);
     run(&mut bench)
 }

@@ -178,13 +178,15 @@ impl Writer {
     }
 
     /// ARP, neighbour discovery and unicast take the normal path. Antrea forwards no IPv6 multicast; here it goes to the
-    /// groups of [`Self::group_v6`] and nowhere else: MLD reports end at the switch.
+    /// groups of [`Self::group_v6`] and nowhere else: MLD reports end at the switch, and general queries of the node reach
+    /// every Pod.
     fn root(&self) -> Vec<String> {
         let mut flows = vec![
             "priority=200,arp,actions=NORMAL".to_owned(),
             format!("priority=200,ip,actions={}", self.goto(Classifier)),
             "priority=100,ipv6,ipv6_dst=ff00::/8,actions=drop".to_owned(),
             "priority=50,ipv6,actions=NORMAL".to_owned(),
+            format!("priority=210,in_port={GATEWAY_PORT},icmp6,icmp_type=130,ipv6_dst=ff02::1,actions=FLOOD"),
         ];
         flows.extend((133..=136).map(|kind| format!("priority=210,icmp6,icmp_type={kind},actions=NORMAL")));
         flows

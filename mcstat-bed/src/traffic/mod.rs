@@ -1,7 +1,8 @@
-//! Senders and receivers of multicast: plain kernel sockets of the calling thread's network namespace.
+//! Senders and receivers of multicast: plain kernel sockets in a network namespace. And a querier.
 //!
-//! They promise exact counts of what the socket took or gave, and nothing about what was lost between.
+//! Sender and receiver promise exact counts of what the socket took or gave, and nothing about what was lost between.
 
+pub mod query;
 pub mod recv;
 pub mod send;
 

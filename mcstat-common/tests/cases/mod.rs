@@ -201,6 +201,11 @@ fn igmp_cases() -> Vec<Row> {
         ("PIMv1", igmp("224.0.0.2", &message(0x14, 0, 8)), counter!(igmp_other)),
         ("RGMP", igmp("224.0.0.25", &message(0xff, 0, 8)), counter!(igmp_other)),
         (
+            "multicast router solicitation, 4 bytes",
+            igmp("224.0.0.2", &message(0x31, 0, 4)),
+            counter!(igmp_other),
+        ),
+        (
             "a later fragment of IGMP",
             frame4(&ipv4(
                 POD.parse().unwrap(),
@@ -422,6 +427,11 @@ fn malformed_cases() -> Vec<Row> {
         (
             "IGMP of 7 bytes",
             igmp("224.0.0.22", &message(0x22, 0, 7)),
+            counter!(truncated),
+        ),
+        (
+            "IGMP of 3 bytes",
+            igmp("224.0.0.2", &message(0x31, 0, 3)),
             counter!(truncated),
         ),
         (

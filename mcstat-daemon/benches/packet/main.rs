@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "build.rs uses the rest")]
 mod build_ebpf;
 mod cold;
+mod control;
 mod cores;
 mod hot;
 mod load;
@@ -54,8 +55,9 @@ const QUICK: Scale = Scale {
 type Part = (&'static str, fn(Scale));
 
 /// All parts, in the order in which they run.
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("hot", hot::run),
+    ("control", control::run),
     ("cold", cold::run),
     ("cores", cores::run),
     ("veth", veth::run),
@@ -64,7 +66,7 @@ const PARTS: [Part; 6] = [
 ];
 
 const USAGE: &str = "usage: cargo bench -p mcstat-daemon --bench packet -- [--quick] [PART…]
-parts: hot, cold, cores, veth, reading, load; all of them when none is named";
+parts: hot, control, cold, cores, veth, reading, load; all of them when none is named";
 
 fn main() -> ExitCode {
     let mut scale = FULL;

@@ -30,7 +30,13 @@ pub(crate) struct Subjects {
 impl Subjects {
     /// Both objects, loaded, on the maps pinned in `bpffs`.
     pub(crate) fn open(bpffs: &support::Bpffs) -> Self {
-        let options = bpffs.options();
+        Self::open_with(bpffs, bpffs.options().events)
+    }
+
+    /// The same with another event rate: messages a second, and at once.
+    pub(crate) fn open_with(bpffs: &support::Bpffs, events: (u32, u32)) -> Self {
+        let mut options = bpffs.options();
+        options.events = events;
         let kernel = support::open(&options);
         let settings = kernel.maps.settings.read(0);
         let sets = kernel.maps.slots.len() / WAYS;

@@ -11,12 +11,14 @@
 pub mod backoff;
 pub mod bpf;
 pub mod config;
-mod joined;
 pub mod local;
 mod news;
+pub mod ovs;
 pub mod pods;
+pub mod policy;
 mod ports;
 pub mod publish;
+mod reported;
 mod tick;
 pub mod witness;
 
@@ -32,6 +34,7 @@ use tracing::{error, info};
 use self::{
     bpf::{Kernel, KernelError, attach::Hook, layout::Limits, maps::Options},
     config::{Config, SourceKind},
+    ovs::follow::{Follower, follow},
     pods::PodPorts,
     ports::Ports,
     tick::{Channels, Tick},
@@ -107,6 +110,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         uncounted: uncounted_seen,
         wanted: wanted.subscribe(),
         joined,
+        switch: follow_switch(&config),
     };
     let witness = Witness::open()?;
     let tick = Tick::new(kernel.maps, kernel.clock, kernel.ring, ledger, witness, channels)?;
@@ -154,6 +158,19 @@ async fn pushing(
         std::future::pending::<()>().await;
     }
     Err(AgentError::Ended("the push"))
+}
+
+/// The switch that the Pods are ports of, followed by a task that ends with the tick.
+fn follow_switch(config: &Config) -> Option<Follower> {
+    let read = config.switch.read && config.source.kind == SourceKind::Ovsdb;
+    let run_dir = config.source.ovsdb.socket.parent().filter(|_| read)?;
+    let (follower, task) = follow(ovs::follow::Options {
+        run_dir: run_dir.to_owned(),
+        bridge: config.source.ovsdb.bridge.clone(),
+        revalidate: config.switch.revalidate,
+    });
+    tokio::spawn(task);
+    Some(follower)
 }
 
 async fn follow_source(

@@ -31,6 +31,8 @@ struct Told<'a> {
     filter: (Option<FilterMode>, &'a [IpAddr]),
     witness: &'a [Witness],
     disagreement: Option<Disagreement>,
+    switch_lingers: bool,
+    users: Option<u32>,
 }
 
 fn memberships(summary: &NodeStatsSummary) -> impl Iterator<Item = Told<'_>> {
@@ -48,6 +50,8 @@ fn memberships(summary: &NodeStatsSummary) -> impl Iterator<Item = Told<'_>> {
                 filter: (membership.mode, &membership.sources),
                 witness: &membership.witness,
                 disagreement: membership.disagreement,
+                switch_lingers: membership.switch_lingers,
+                users: membership.users,
             })
         })
     })
@@ -169,6 +173,8 @@ mod tests {
             (&format!("{membership}/version"), json!("IGMPv2")),
             (&format!("{membership}/witness"), json!(["kernel", "report"])),
             (&format!("{membership}/disagreement"), json!("KernelJoinedNoReport")),
+            (&format!("{membership}/switchLingers"), json!(true)),
+            (&format!("{membership}/users"), json!(2)),
             ("/queriers", json!([])),
             ("/queriers/0/version", json!("IGMPv2")),
             ("/queriers/0/present", json!(false)),

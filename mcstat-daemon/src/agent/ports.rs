@@ -28,10 +28,12 @@ use super::{
         now, rcu, read,
         table::{self, Entry, text},
     },
-    joined::Joined,
     pods::{PodPort, PodPorts},
 };
-use crate::ledger::snapshot::{Direction, PortReading, UncountedPort};
+use crate::ledger::{
+    Joined,
+    snapshot::{Direction, PortReading, UncountedPort},
+};
 
 /// How often what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -348,7 +350,7 @@ impl Ports {
         let outcome = self.clock.read(&self.maps).and_then(|clock| {
             let ticks = self.slot_idle.as_secs() * u64::from(clock.hz);
             let joined = Arc::clone(&self.joined.borrow());
-            let idle = free::idle(&self.maps, &clock, ticks, |port, group| joined.contains(&(port, group)));
+            let idle = free::idle(&self.maps, &clock, ticks, |port, group| joined.contains(port, group));
             idle.chunks(FOLD_BATCH)
                 .try_fold(0, |sum, batch| Ok(sum + free::fold(&self.maps, batch, rcu::wait)?))
                 .map_err(|error| KernelError::System {

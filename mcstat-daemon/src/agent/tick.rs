@@ -1,7 +1,8 @@
 //! The tick: everything read into one [`Snapshot`], and what the ledger makes of it handed on.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,15 +23,16 @@ use super::{
         read::{self, Reader},
         ring::{self, RawEvent},
     },
-    joined::{self, Joined},
-    pods::PodPorts,
+    ovs::follow::Follower,
+    pods::{PodPort, PodPorts},
+    reported::Reported,
     witness::Witness,
 };
 use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
-        Ledger,
-        snapshot::{ControlEvent, Direction, PodRef, PortReading, Snapshot, UncountedPort},
+        Joined, Ledger,
+        snapshot::{ControlEvent, Direction, PortReading, Snapshot, SwitchPort, SwitchReading, UncountedPort},
     },
     proto,
 };
@@ -41,10 +43,12 @@ pub(super) struct Channels {
     pub(super) departed: mpsc::Receiver<PortReading>,
     /// Interfaces that are not counted.
     pub(super) uncounted: watch::Receiver<Vec<UncountedPort>>,
-    /// The Pods, for the second witness.
+    /// The Pods, for the second witness and the switch's names of their ports.
     pub(super) wanted: watch::Receiver<PodPorts>,
     /// The groups that each port has joined.
     pub(super) joined: watch::Sender<Arc<Joined>>,
+    /// The switch, where one is read.
+    pub(super) switch: Option<Follower>,
 }
 
 /// What the tick owns.
@@ -55,6 +59,7 @@ pub(super) struct Tick {
     ledger: Ledger,
     reader: Reader,
     witness: Witness,
+    reported: Reported,
     channels: Channels,
     /// Taken from the ring between two ticks, since it was filling.
     waiting: Vec<RawEvent>,
@@ -79,6 +84,7 @@ impl Tick {
             ledger,
             reader,
             witness,
+            reported: Reported::default(),
             channels,
             waiting: Vec::new(),
         })
@@ -96,9 +102,14 @@ impl Tick {
         loop {
             tokio::select! {
                 _ = timer.tick() => {
-                    let snapshot = tokio::task::block_in_place(|| self.read())?;
-                    self.tell_joined(&snapshot);
+                    // The switch first: what it has counted by then is on the veths already.
+                    let switch = match &mut self.channels.switch {
+                        Some(switch) => switch.read().await,
+                        None => SwitchReading::None,
+                    };
+                    let snapshot = tokio::task::block_in_place(|| self.read(switch))?;
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
+                    self.tell_joined();
                 }
                 ready = self.ring.readable_mut() => match ready {
                     Ok(mut guard) => {
@@ -112,7 +123,7 @@ impl Tick {
     }
 
     /// Everything, as of now.
-    fn read(&mut self) -> Result<Snapshot, KernelError> {
+    fn read(&mut self, switch: SwitchReading) -> Result<Snapshot, KernelError> {
         let clock = self.clock.read(&self.maps)?;
         let system = |error| KernelError::System {
             call: "reading the maps",
@@ -132,20 +143,24 @@ impl Tick {
         if self.channels.wanted.has_changed().unwrap_or(false) {
             self.witness.follow(&self.channels.wanted.borrow_and_update().ports);
         }
-        let namespaces = self.witness.read(&reported(&ports, &messages), Instant::now());
+        let namespaces = self
+            .witness
+            .read(&self.reported.pods(&ports, &messages), Instant::now());
         let uncounted = self.channels.uncounted.borrow().clone();
         Ok(Snapshot {
             at: clock.now,
-            ports,
             uncounted,
             kernel,
             namespaces,
+            switch,
+            switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
+            ports,
             messages,
         })
     }
 
-    fn tell_joined(&self, snapshot: &Snapshot) {
-        let joined = joined::by_kernel(snapshot);
+    fn tell_joined(&self) {
+        let joined = self.ledger.joined();
         self.channels.joined.send_if_modified(|told| {
             let changed = **told != joined;
             if changed {
@@ -156,17 +171,25 @@ impl Tick {
     }
 }
 
-/// The Pods that sent a control message, whatever it was.
-fn reported<'a>(ports: &'a [PortReading], messages: &[ControlEvent]) -> BTreeSet<&'a PodRef> {
-    let sent = messages
+/// What the switch calls the ports, by their ids.
+fn switch_ports(ports: &[PortReading], wanted: &[PodPort]) -> BTreeMap<u32, SwitchPort> {
+    let named: BTreeMap<_, _> = wanted
         .iter()
-        .filter(|message| message.direction == Direction::Outbound);
-    let ids: BTreeSet<u32> = sent.map(|message| message.port).collect();
-    ports
-        .iter()
-        .filter(|port| ids.contains(&port.id))
-        .map(|port| &port.pod)
-        .collect()
+        .filter_map(|port| Some(((&port.pod.sandbox, &port.interface), (port.ofport?, &port.addresses))))
+        .collect();
+    let known = ports.iter().filter_map(|port| {
+        let (ofport, addresses) = named.get(&(&port.pod.sandbox, &port.interface))?;
+        let ipv4 = addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let port_of = SwitchPort {
+            ofport: *ofport,
+            addresses: ipv4.collect(),
+        };
+        Some((port.id, port_of))
+    });
+    known.collect()
 }
 
 fn control_event(event: &RawEvent, clock: &Clock) -> ControlEvent {

@@ -88,6 +88,9 @@ pub struct Status {
     /// Receive-buffer errors of the Pod's network namespace; absent until a witness reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_drops: Option<u64>,
+    /// What else the Pod's own kernel tells, or why it cannot be asked; absent while there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelWitness>,
     /// Every interface of the Pod, counted or not.
     pub interfaces: Vec<Interface>,
     /// Per interface and group (per source too in the SSM ranges), sorted by group, source, interface.
@@ -245,6 +248,19 @@ pub struct Messages {
     /// Group records of IGMPv3 and MLDv2, each by its own verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
+}
+
+/// The second witness besides its memberships.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelWitness {
+    /// Why the tables of the Pod's network namespace cannot be read: `NoProcess`, `NoPath`, `Denied`, `NoPeer`, `TooLarge`,
+    /// `Unreadable`. Memberships then rest on reports alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
+    /// The UDP sockets that lose datagrams now, as `address:port`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losing_sockets: Vec<String>,
 }
 
 /// What mcstat's own bounds on memberships left out.

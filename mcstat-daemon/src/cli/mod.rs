@@ -47,7 +47,22 @@ pub fn main() -> ExitCode {
         Command::Version => output::print(concat!("mcstat ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     outcome.unwrap_or_else(|error| {
-        output::complain(&format!("error: {error:#}"));
+        output::complain(&format!("error: {}", told(&error)));
         ExitCode::FAILURE
     })
+}
+
+/// The error and its causes in one line. Most of our messages say their cause themselves: none is told twice.
+fn told(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|text, cause| {
+            if text.contains(&cause) {
+                text
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
+        .unwrap_or_default()
 }

@@ -102,7 +102,7 @@ fn side(direction: Direction, reading: &GroupReading, baseline: Option<&Baseline
 
 /// The groups of the node: those that have a member, and those in which something moved lately, with an empty list then.
 pub(super) fn of_node(pods: &[PodMulticastStats], now: Timestamp) -> Vec<GroupMembers> {
-    let mut groups: BTreeMap<IpAddr, BTreeSet<PodReference>> = BTreeMap::new();
+    let mut groups: BTreeMap<IpAddr, BTreeSet<(&str, &str)>> = BTreeMap::new();
     for pod in pods {
         for row in &pod.status.groups {
             let joined = row.membership.as_ref().is_some_and(|membership| membership.joined);
@@ -112,18 +112,20 @@ pub(super) fn of_node(pods: &[PodMulticastStats], now: Timestamp) -> Vec<GroupMe
                 .filter_map(|side| side.last_seen)
                 .max();
             if joined {
-                groups.entry(row.group).or_default().insert(PodReference {
-                    namespace: pod.metadata.namespace.clone(),
-                    name: pod.metadata.name.clone(),
-                });
+                let pod = (pod.metadata.namespace.as_str(), pod.metadata.name.as_str());
+                groups.entry(row.group).or_default().insert(pod);
             } else if moved.is_some_and(|moved| now.duration_since(moved) < SENDING) {
                 groups.entry(row.group).or_default();
             }
         }
     }
+    let reference = |(namespace, name): (&str, &str)| PodReference {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
     let listed = groups.into_iter().map(|(group, pods)| GroupMembers {
         group,
-        pods: pods.into_iter().collect(),
+        pods: pods.into_iter().map(reference).collect(),
     });
     listed.collect()
 }

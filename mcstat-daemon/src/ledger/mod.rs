@@ -15,13 +15,22 @@ mod findings;
 mod groups;
 mod growth;
 mod history;
+#[cfg(test)]
+#[path = "../../tests/scenarios_support/mod.rs"]
+mod lines;
 mod membership;
+#[cfg(test)]
+mod scene;
 pub mod snapshot;
 mod status;
 mod summary;
+pub mod switch;
 #[cfg(test)]
 mod tests;
 mod totals;
+pub mod verdict;
+
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
@@ -30,6 +39,17 @@ use crate::api::summary::NodeStatsSummary;
 
 /// The window of rates and of `Dropping`, unless the configuration says otherwise.
 pub const WINDOW_SECONDS: u32 = 10;
+
+/// Every membership of the node, by port and group: whose slots must not be folded.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Joined(Vec<(u32, IpAddr)>);
+
+impl Joined {
+    /// Whether the Pod behind this port is a member of the group.
+    pub fn contains(&self, port: u32, group: IpAddr) -> bool {
+        self.0.binary_search(&(port, group)).is_ok()
+    }
+}
 
 /// What a summary says about its node besides the counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,5 +100,14 @@ impl Ledger {
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
         summary::summarize(self, snapshot)
+    }
+    /// The memberships as of the last tick, by the merged truth.
+    pub fn joined(&self) -> Joined {
+        let ports = self.memberships.ports().flat_map(|(id, port)| {
+            let joined = port.memberships().iter().filter(|(_, membership)| membership.joined);
+            joined.map(move |(group, _)| (id, *group))
+        });
+        // Ports come by id and groups in order.
+        Joined(ports.collect())
     }
 }

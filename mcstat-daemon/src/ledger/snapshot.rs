@@ -6,12 +6,16 @@
 //! It can be written as JSON and read again (zeros may be left out), without [`Snapshot::messages`]: what is worth keeping of
 //! those is the packet.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use jiff::Timestamp;
 use mcstat_common::control::ControlCounts;
 use serde::{Deserialize, Serialize};
 
+use super::switch::Switch;
 use crate::{
     api::stats::FilterMode,
     proto::{control::ControlMessage, wire::DecodeError},
@@ -35,10 +39,58 @@ pub struct Snapshot {
     /// listed has no second witness.
     #[serde(default)]
     pub namespaces: Vec<NamespaceReading>,
+    /// The switch's own account, read before the maps of this snapshot.
+    #[serde(skip)]
+    pub switch: SwitchReading,
+    /// What the switch calls each port, by [`PortReading::id`]; those that it does not know are not listed.
+    #[serde(skip)]
+    pub switch_ports: BTreeMap<u32, SwitchPort>,
     /// The IGMP and MLD messages handed up since the snapshot before, in the order of the ring buffer. What was not
     /// handed up stands in [`KernelReading`] and [`DirectionReading::events_limited`].
     #[serde(skip)]
     pub messages: Vec<ControlEvent>,
+}
+
+/// What is known of the switch at one tick.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum SwitchReading {
+    /// No switch is read: the Pods come from elsewhere.
+    #[default]
+    None,
+    /// There should be one and it does not answer.
+    Away {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It was read.
+    Read(Box<SwitchAccount>),
+}
+
+/// One reading of the switch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SwitchAccount {
+    /// Just before it was asked: no counter is older than this, save for its own lag.
+    pub before: Timestamp,
+    /// When the last counter was there. The maps were read after this.
+    pub after: Timestamp,
+    /// Which connection it came by, from 1. Another one may be another switch process, with other counters.
+    pub connection: u64,
+    /// What it says.
+    pub switch: Switch,
+    /// Whether [`Switch::groups`] is whole; counters hold without it.
+    pub groups_known: bool,
+    /// Packets that each host interface's packet socket of the switch has dropped, cumulative, by ifindex: the userspace
+    /// datapath's queue before the switch (AF_PACKET). Empty where that is not known.
+    pub queue_drops: BTreeMap<u32, u64>,
+}
+
+/// What the switch calls a port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwitchPort {
+    /// OpenFlow port number.
+    pub ofport: u32,
+    /// The Pod's own IPv4 addresses on it.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 /// One IGMP or MLD message that passed a port.

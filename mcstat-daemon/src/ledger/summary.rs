@@ -3,7 +3,7 @@
 //! Pure and deterministic: Pods by namespace and name, groups by group, source and interface, interfaces by name.
 //! Measures nothing itself: what no source measured stays absent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
     Ledger, control_counts,
@@ -11,7 +11,7 @@ use super::{
     groups,
     history::{PodTotals, Sandboxes},
     membership::{Memberships, Port},
-    snapshot::{Direction, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
+    snapshot::{Direction, KernelReading, NamespaceReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
     status,
     totals::Totals,
 };
@@ -100,6 +100,7 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         memberships,
         findings,
     } = ledger;
+    let namespace = snapshot.namespaces.iter().find(|reading| reading.pod == *pod);
     let interfaces = interfaces(listed);
     let baselines: Vec<_> = listed.ports.iter().map(|port| (*port, window.baseline(port))).collect();
     let dropping = listed.ports.iter().any(|port| window.dropping(port));
@@ -120,7 +121,8 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         inbound: totals.as_ref().map(|totals| inbound(totals, &baselines)),
         outbound: totals.as_ref().map(|totals| outbound(totals, &baselines)),
         igmp: totals.as_ref().map(|totals| igmp(totals, memberships, listed)),
-        socket_drops: socket_drops(snapshot, pod),
+        socket_drops: namespace.and_then(|namespace| namespace.socket_drops),
+        kernel: namespace.and_then(kernel_witness),
         conditions: status::conditions(&interfaces),
         interfaces,
         groups: groups::rows(&baselines, memberships, findings),
@@ -144,9 +146,19 @@ fn membership_limits(memberships: &Memberships, listed: &Listed<'_>) -> Option<s
     (sum != stats::MembershipLimits::default()).then_some(sum)
 }
 
-fn socket_drops(snapshot: &Snapshot, pod: &PodRef) -> Option<u64> {
-    let reading = snapshot.namespaces.iter().find(|reading| reading.pod == *pod)?;
-    reading.socket_drops
+/// `None` where it has nothing to say but memberships.
+fn kernel_witness(namespace: &NamespaceReading) -> Option<stats::KernelWitness> {
+    let mut losing: Vec<_> = namespace
+        .losing_sockets
+        .iter()
+        .map(|socket| SocketAddr::new(socket.address, socket.port).to_string())
+        .collect();
+    losing.dedup();
+    let witness = stats::KernelWitness {
+        unavailable: namespace.unavailable.clone(),
+        losing_sockets: losing,
+    };
+    (witness != stats::KernelWitness::default()).then_some(witness)
 }
 
 /// An interface that is counted is not also listed as one that is not: what is said of it is then what is amiss.

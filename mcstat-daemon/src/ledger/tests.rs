@@ -6,7 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    snapshot::{DirectionReading, GroupReading, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, Traffic},
+    snapshot::{
+        DirectionReading, GroupReading, KernelReading, OtherGroups, PodRef, PortReading, Snapshot, SwitchReading,
+        Traffic,
+    },
     *,
 };
 use crate::api::stats::{PodMulticastStats, Status};
@@ -221,6 +224,8 @@ proptest! {
                 uncounted: Vec::new(),
                 kernel: KernelReading::default(),
                 namespaces: Vec::new(),
+                switch: SwitchReading::None,
+                switch_ports: BTreeMap::new(),
                 messages: Vec::new(),
             };
             let summary = ledger.tick(&snapshot);
@@ -252,6 +257,8 @@ proptest! {
                 uncounted: Vec::new(),
                 kernel: KernelReading::default(),
                 namespaces: Vec::new(),
+                switch: SwitchReading::None,
+                switch_ports: BTreeMap::new(),
                 messages: Vec::new(),
             };
             let mut reversed = snapshot.clone();
@@ -263,4 +270,36 @@ proptest! {
             prop_assert_eq!(one.tick(&snapshot), other.tick(&reversed));
         }
     }
+}
+
+/// Groups of two families and ports: the order of the list is that of the search.
+#[test]
+fn joined_groups_are_those_of_their_own_port_only() {
+    let kernel = |name: &str, groups: [&str; 3]| {
+        serde_json::json!({
+            "name": name,
+            "groups": groups.map(|group| serde_json::json!({"group": group, "users": 1})),
+        })
+    };
+    let namespace = serde_json::json!({
+        "pod": {"namespace": "mkt", "name": "pod-0", "sandbox": "sandbox-0"},
+        "interfaces": [kernel("net0", ["239.1.1.1", "239.1.1.3", "ff05::1"]), kernel("net1", ["224.0.0.1", "239.1.1.2", "ff05::2"])],
+    });
+    let snapshot = Snapshot {
+        at: start(),
+        ports: ports(),
+        uncounted: Vec::new(),
+        kernel: KernelReading::default(),
+        namespaces: vec![serde_json::from_value(namespace).unwrap()],
+        switch: SwitchReading::None,
+        switch_ports: BTreeMap::new(),
+        messages: Vec::new(),
+    };
+    let mut ledger = ledger();
+    ledger.tick(&snapshot);
+    let joined = ledger.joined();
+    let has = |port, group: &str| joined.contains(port, group.parse().unwrap());
+    assert!(has(0, "239.1.1.1") && has(0, "239.1.1.3") && has(0, "ff05::1"));
+    assert!(has(1, "224.0.0.1") && has(1, "239.1.1.2") && has(1, "ff05::2"));
+    assert!(!has(0, "239.1.1.2") && !has(1, "ff05::1") && !has(2, "239.1.1.1"));
 }

@@ -10,8 +10,11 @@ use super::{
     wire::{self, DecodeError, EncodeError, QueryTail, Reader, Report},
 };
 
-/// Shortest message of any version.
+/// Shortest message about a membership, in every version.
 pub const MIN_LENGTH: usize = 8;
+/// Type, code and checksum: what every message has. Multicast router discovery sends messages of no more (RFC 4286 §3.2
+/// and §3.3).
+const HEADER_LENGTH: usize = 4;
 
 const QUERY: u8 = 0x11;
 const V1_REPORT: u8 = 0x12;
@@ -81,9 +84,9 @@ impl IgmpQuery {
         Duration::from_millis(u64::from(tenths) * 100)
     }
 
-    /// Whether all groups are asked for.
+    /// Whether all groups are asked for. IGMPv1 can ask for nothing else: its group is ignored (RFC 1112, appendix I).
     pub fn is_general(&self) -> bool {
-        self.group.is_unspecified()
+        self.group.is_unspecified() || self.version() == 1
     }
 }
 
@@ -99,16 +102,23 @@ impl IgmpQuery {
 /// # Errors
 /// When the fixed part is not there, or an uncut message claims more records or sources than it holds.
 pub fn decode(message: &[u8], declared: usize) -> Result<IgmpMessage, DecodeError> {
-    if declared < MIN_LENGTH {
-        return Err(DecodeError::TooShort {
-            what: "IGMP message",
-            need: MIN_LENGTH,
-            have: declared,
-        });
+    let too_short = |need| DecodeError::TooShort {
+        what: "IGMP message",
+        need,
+        have: declared,
+    };
+    if declared < HEADER_LENGTH {
+        return Err(too_short(HEADER_LENGTH));
     }
     let cut = message.len() < declared;
     let mut reader = Reader::new(message);
     let [kind, code, _, _] = reader.array("IGMP header")?;
+    if !matches!(kind, QUERY | V1_REPORT | V2_REPORT | V2_LEAVE | V3_REPORT) {
+        return Ok(IgmpMessage::Other { kind });
+    }
+    if declared < MIN_LENGTH {
+        return Err(too_short(MIN_LENGTH));
+    }
     let group_field: [u8; 4] = reader.array("IGMP group")?;
     let group = Ipv4Addr::from(group_field);
     Ok(match kind {
@@ -116,11 +126,10 @@ pub fn decode(message: &[u8], declared: usize) -> Result<IgmpMessage, DecodeErro
         V1_REPORT => IgmpMessage::V1Report { group },
         V2_REPORT => IgmpMessage::V2Report { group },
         V2_LEAVE => IgmpMessage::V2Leave { group },
-        V3_REPORT => {
+        _ => {
             let [_, _, high, low] = group_field;
             IgmpMessage::V3Report(wire::records(&mut reader, u16::from_be_bytes([high, low]), cut)?)
         }
-        kind => IgmpMessage::Other { kind },
     })
 }
 

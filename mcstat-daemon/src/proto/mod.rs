@@ -2,8 +2,11 @@
 
 pub mod checksum;
 pub mod control;
+mod cursor;
 pub mod igmp;
+pub mod mdb;
 pub mod mld;
+pub mod openflow;
 pub mod ovsdb;
 pub mod procnet;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! What the IGMP and MLD decoders share: a bounds-checked cursor, the error, group records and query tails.
+//! What the IGMP and MLD decoders share: the error, group records and query tails.
 //!
 //! Promises that no length taken from the wire is used before it was compared with the bytes that are there, and that
 //! every list is bounded by the length of its message. Does not know IP headers or checksums.
@@ -9,6 +9,9 @@ use std::{
 };
 
 use thiserror::Error;
+
+pub(super) use super::cursor::Reader;
+use super::cursor::Short;
 
 /// Why bytes could not be decoded. Counted by [`reason`](Self::reason), never logged per packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -90,45 +93,9 @@ pub enum EncodeError {
     },
 }
 
-/// A cursor that never reads past the end.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    /// A cursor at the first byte.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    /// The bytes not read yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    /// The next `need` bytes; on an error nothing is consumed.
-    pub(super) fn take(&mut self, need: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
-        let too_short = DecodeError::TooShort {
-            what,
-            need,
-            have: self.rest.len(),
-        };
-        let (taken, rest) = self.rest.split_at_checked(need).ok_or(too_short)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    /// The next `N` bytes as an array; on an error nothing is consumed.
-    pub(super) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
-        let too_short = DecodeError::TooShort {
-            what,
-            need: N,
-            have: self.rest.len(),
-        };
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(too_short)?;
-        self.rest = rest;
-        Ok(*taken)
+impl From<Short> for DecodeError {
+    fn from(Short { what, need, have }: Short) -> Self {
+        Self::TooShort { what, need, have }
     }
 }
 
@@ -426,19 +393,5 @@ mod tests {
         }
         assert_eq!(RecordKind::from(7), RecordKind::Unknown(7));
         assert_eq!(RecordKind::from(0), RecordKind::Unknown(0));
-    }
-
-    #[test]
-    fn a_cursor_consumes_nothing_on_an_error() {
-        let mut reader = Reader::new(&[1, 2, 3]);
-        let error = DecodeError::TooShort {
-            what: "four",
-            need: 4,
-            have: 3,
-        };
-        assert_eq!(reader.array::<4>("four"), Err(error));
-        assert_eq!(reader.take(4, "four"), Err(error));
-        assert_eq!(error.to_string(), "four needs 4 bytes, 3 are there");
-        assert_eq!(reader.rest(), [1, 2, 3]);
     }
 }

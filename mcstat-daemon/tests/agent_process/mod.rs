@@ -23,8 +23,13 @@ pub struct Node {
 impl Node {
     /// `source` is the YAML of the key of that name.
     pub fn new(bpffs: &Path, source: &Value) -> Self {
+        Self::with(bpffs, source, &Value::Null)
+    }
+
+    /// The same with more keys, or other values of the ones that are set here.
+    pub fn with(bpffs: &Path, source: &Value, more: &Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "node": "n1",
             "source": source,
             "tick": "100ms",
@@ -32,6 +37,9 @@ impl Node {
             "bpffs": bpffs,
             "socket": directory.path().join("agent.sock"),
         });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         // JSON is YAML.
         fs::write(directory.path().join("agent.yaml"), config.to_string()).unwrap();
         Self {

@@ -78,6 +78,7 @@ pub(crate) fn idle_pod(node: &str, namespace: &str, name: &str, now: Timestamp) 
             }),
             igmp: Some(Igmp::default()),
             socket_drops: None,
+            kernel: None,
             interfaces: vec![counted("eth0")],
             groups: vec![],
             findings: vec![],

@@ -2,8 +2,6 @@
 //! inside one of them. Needs root and iproute2; a missing one fails the test with the command that did not work.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-pub(crate) mod switch;
-
 use std::{
     future::Future,
     process::{Command, Output},

@@ -29,6 +29,13 @@ impl Netns {
         }
     }
 
+    /// The one of this thread.
+    pub fn current() -> Self {
+        Self {
+            file: File::open("/proc/thread-self/ns/net").unwrap(),
+        }
+    }
+
     /// Runs `work` on a thread inside.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
@@ -41,6 +48,13 @@ impl Netns {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+
+    /// Another handle of it.
+    pub fn share(&self) -> Self {
+        Self {
+            file: self.file.try_clone().unwrap(),
+        }
     }
 
     /// A name that `ip` understands.

@@ -1,14 +1,15 @@
-//! Compares what mcstat shows with what was sent, number by number.
+//! Compares what mcstat shows with what was sent, number by number, and with who joined, group by group.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::plan::{Direction, Expected};
+use super::plan::{Direction, Expected, PODS, STREAMS, Stream};
 
 /// One comparison.
+#[derive(Clone)]
 pub(super) struct Line {
-    /// Both numbers are as expected.
+    /// It is as expected.
     pub(super) holds: bool,
     /// For people, without the mark.
     pub(super) text: String,
@@ -17,6 +18,52 @@ pub(super) struct Line {
 /// Compares `expected` with a list of PodMulticastStats.
 pub(super) fn check(expected: &[Expected], list: &Value) -> Vec<Line> {
     expected.iter().map(|expected| compare(expected, list)).collect()
+}
+
+/// Compares the members of every group with a list of MulticastGroups, and asks that nothing is found wrong with them.
+pub(super) fn check_groups(list: &Value) -> Vec<Line> {
+    STREAMS.iter().map(|stream| group(stream, list)).collect()
+}
+
+fn group(stream: &Stream, list: &Value) -> Line {
+    let mut expected: Vec<String> = stream.members.iter().map(|name| format!("mkt/{name}")).collect();
+    expected.sort_unstable();
+    let name = stream.group.to_string();
+    let found = list["items"].as_array().into_iter().flatten();
+    let found = found.into_iter().find(|group| group["metadata"]["name"] == *name);
+    let pods = found.and_then(|group| group["pods"].as_array());
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let pods = pods.map(|pods| {
+        let names = pods
+            .iter()
+            .map(|pod| format!("{}/{}", text(&pod["namespace"]), text(&pod["name"])));
+        names.collect::<Vec<_>>()
+    });
+    let status = found.map_or_else(|| "none".to_owned(), |group| text(&group["status"]["summary"]));
+    let holds = pods.as_ref() == Some(&expected) && status == "OK";
+    let mut line = format!("{name:<13} joined by {:<21} OK", expected.join(", "));
+    if !holds {
+        line += &format!("   mcstat shows {} {status}", pods.unwrap_or_default().join(", "));
+    }
+    Line { holds, text: line }
+}
+
+/// Asks that nothing is found wrong with any Pod.
+pub(super) fn check_statuses(list: &Value) -> Vec<Line> {
+    let pods = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let each = PODS.iter().map(|(namespace, name)| {
+        let found = pods.iter().find(|pod| pod["metadata"]["name"] == *name);
+        let status = found
+            .and_then(|pod| pod["status"]["summary"].as_str())
+            .unwrap_or("none");
+        let holds = status == "OK";
+        let mut text = format!("{namespace}/{name:<9} OK");
+        if !holds {
+            text += &format!("   mcstat shows {status}");
+        }
+        Line { holds, text }
+    });
+    each.collect()
 }
 
 fn compare(expected: &Expected, list: &Value) -> Line {
@@ -66,7 +113,7 @@ fn counters(expected: &Expected, list: &Value) -> Option<(u64, u64)> {
 mod tests {
     use serde_json::json;
 
-    use super::{super::plan::Expected, Direction, check};
+    use super::{super::plan::Expected, Direction, check, check_groups, check_statuses};
 
     fn one(direction: Direction, group: Option<&str>, packets: u64, bytes: u64) -> Expected {
         Expected {
@@ -100,5 +147,31 @@ mod tests {
         assert_eq!(holds, [true, true, true, true, false, false]);
         assert!(lines[4].text.ends_with("mcstat shows 30 packets 4260 bytes"));
         assert!(lines[5].text.ends_with("mcstat shows nothing"));
+    }
+
+    #[test]
+    fn members_and_statuses_have_to_be_those_planned() {
+        let pod = |name: &str| json!({"namespace": "mkt", "name": name});
+        let group = |name: &str, pods: &[&str], status: &str| {
+            let pods: Vec<_> = pods.iter().map(|name| pod(name)).collect();
+            json!({"metadata": {"name": name}, "pods": pods, "status": {"summary": status}})
+        };
+        let list = json!({"items": [
+            group("239.1.1.1", &["rec-0", "rec-1"], "OK"),
+            group("239.1.1.2", &["rec-0", "rec-1"], "OK"),
+            group("232.1.1.1", &["rec-0"], "JoinedNoTraffic")]});
+        let lines = check_groups(&list);
+        let holds: Vec<bool> = lines.iter().map(|line| line.holds).collect();
+        assert_eq!(holds, [true, false, false, false]);
+        assert!(
+            lines[1].text.ends_with("mcstat shows mkt/rec-0, mkt/rec-1 OK"),
+            "{}",
+            lines[1].text
+        );
+        assert!(lines[3].text.ends_with("mcstat shows  none"), "{}", lines[3].text);
+        let status = |name: &str, status: &str| json!({"metadata": {"name": name}, "status": {"summary": status}});
+        let pods = json!({"items": [status("feed-0", "OK"), status("rec-0", "Stale"), status("rec-1", "OK")]});
+        let holds: Vec<bool> = check_statuses(&pods).iter().map(|line| line.holds).collect();
+        assert_eq!(holds, [true, false, true, false]);
     }
 }

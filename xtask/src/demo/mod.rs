@@ -1,7 +1,8 @@
 //! `cargo xtask demo`: mcstat on real multicast, end to end, with every number checked.
 //!
-//! A node with four Pods, one agent, one aggregator; senders and kernel receivers; then the table by kubectl, one Pod as
-//! JSON, the same numbers by bpftool, and ✓ or ✗ for each number that the traffic implies. It succeeds only if all hold.
+//! A node with four Pods and a querier, one agent, one aggregator; senders and kernel receivers; then the tables of Pods
+//! and groups by kubectl, one Pod as JSON, the same numbers by bpftool, and ✓ or ✗ for each number, each group's members
+//! and each STATUS that the traffic implies. It succeeds only if all hold.
 
 mod check;
 mod maps;
@@ -18,9 +19,12 @@ use self::{
     plan::{PODS, STREAMS, Stream},
 };
 use crate::{
-    bed::{Bed, signal},
+    bed::{Bed, signal, traffic::recv::Receiver},
     setup, tasks,
 };
+
+/// The querier asks this often.
+const QUERY_SECONDS: u8 = 2;
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -39,15 +43,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     step("one mcstat agent, one mcstat aggregator");
     let mut node = Node::start(&bed)?;
     node.wait_for_pods(PODS.len())?;
-    traffic(&bed)?;
+    let receivers = traffic(&bed)?;
     let expected = plan::expected();
-    let list = node.wait_for(Duration::from_secs(15), |list| {
-        check::check(&expected, list).iter().all(|line| line.holds)
-    })?;
-    let wrong = show(&bed, &node, &expected)? + verdict(&expected, &list);
+    let limit = Duration::from_secs(15);
+    let pods = |list: &Value| [check::check(&expected, list), check::check_statuses(list)].concat();
+    let list = node.wait_for("podmulticaststats -A", limit, |list| hold(&pods(list)))?;
+    let groups = node.wait_for("multicastgroups", limit, |list| hold(&check::check_groups(list)))?;
+    let wrong_maps = show(&bed, &node, &expected)?;
+    // They were members until here.
+    received(receivers)?;
+    let lines = [pods(&list), check::check_groups(&groups)].concat();
+    let wrong = wrong_maps + verdict(&lines);
     println!(
-        "\n{} numbers, {wrong} wrong, {:.1} s",
-        expected.len(),
+        "\n{} facts, {wrong} wrong, {:.1} s",
+        lines.len(),
         start.elapsed().as_secs_f64()
     );
     if args.keep {
@@ -59,17 +68,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wrong > 0 {
         bail!(
-            "{wrong} of {} numbers are not what was sent; `cargo xtask demo --keep` leaves everything to look at",
-            expected.len()
+            "{wrong} of {} facts are not what was sent and joined; `cargo xtask demo --keep` leaves everything to look at",
+            lines.len()
         );
     }
     Ok(())
 }
 
+fn hold(lines: &[check::Line]) -> bool {
+    lines.iter().all(|line| line.holds)
+}
+
 /// `cargo xtask bed`: the same without mcstat, for whoever doubts the bed.
 pub(crate) fn run_bed(args: &Args) -> Result<()> {
     let bed = bed()?;
-    traffic(&bed)?;
+    received(traffic(&bed)?)?;
     if args.keep {
         println!(
             "it keeps running as {}; Ctrl-C here removes everything",
@@ -82,7 +95,8 @@ pub(crate) fn run_bed(args: &Args) -> Result<()> {
 
 fn bed() -> Result<Bed> {
     step("a node with four Pods on an Open vSwitch bridge");
-    let bed = Bed::up(&PODS)?;
+    let mut bed = Bed::up(&PODS)?;
+    bed.start_querier(QUERY_SECONDS)?;
     for stream in &STREAMS {
         bed.forward(stream.group, stream.members)?;
     }
@@ -93,13 +107,13 @@ fn step(what: &str) {
     println!("\n== {what}");
 }
 
-/// Runs all streams at once. A receiver that lost something is an error of the bed, not of mcstat.
-fn traffic(bed: &Bed) -> Result<()> {
+/// Runs all streams at once. The receivers, by name of their Pods, are still members when this returns.
+fn traffic(bed: &Bed) -> Result<Vec<(&'static str, Receiver)>> {
     step("two seconds of multicast");
     let receivers = PODS.iter().filter_map(|(_, name)| {
         let joined = STREAMS.iter().filter(|stream| stream.members.contains(name));
         let groups: Vec<_> = joined.map(|stream| stream.group).collect();
-        (!groups.is_empty()).then_some((name, groups))
+        (!groups.is_empty()).then_some((*name, groups))
     });
     let receivers: Vec<_> = receivers
         .map(|(name, groups)| Ok((name, bed.pod(name)?.receive(&groups)?)))
@@ -119,9 +133,14 @@ fn traffic(bed: &Bed) -> Result<()> {
         );
         signal::check()?;
     }
+    Ok(receivers)
+}
+
+/// Ends the receivers. One that lost something is an error of the bed, not of mcstat.
+fn received(receivers: Vec<(&'static str, Receiver)>) -> Result<()> {
     for (name, receiver) in receivers {
         let report = receiver.finish()?;
-        for stream in STREAMS.iter().filter(|stream| stream.members.contains(name)) {
+        for stream in STREAMS.iter().filter(|stream| stream.members.contains(&name)) {
             let got = report.get(&stream.group).map(|count| count.packets);
             if got != Some(stream.packets) {
                 let sent = stream.packets;
@@ -139,6 +158,8 @@ fn traffic(bed: &Bed) -> Result<()> {
 fn show(bed: &Bed, node: &Node, expected: &[plan::Expected]) -> Result<usize> {
     step(&format!("{} get podmulticaststats -A", node.client_name()));
     print!("{}", node.client("get podmulticaststats -A")?);
+    step(&format!("{} get multicastgroups -o wide", node.client_name()));
+    print!("{}", node.client("get multicastgroups -o wide")?);
     step(&format!(
         "{} get podmulticaststats -n mkt rec-0 -o json (its groups)",
         node.client_name()
@@ -155,11 +176,10 @@ fn show(bed: &Bed, node: &Node, expected: &[plan::Expected]) -> Result<usize> {
     maps::show(bed, "rec-0", &of_pod)
 }
 
-/// Prints a mark for each number and returns how many are wrong.
-fn verdict(expected: &[plan::Expected], list: &Value) -> usize {
-    step("every number against what was sent");
-    let lines = check::check(expected, list);
-    for line in &lines {
+/// Prints a mark for each fact and returns how many are wrong.
+fn verdict(lines: &[check::Line]) -> usize {
+    step("every fact against what was sent and joined");
+    for line in lines {
         println!("{} {}", if line.holds { '✓' } else { '✗' }, line.text);
     }
     lines.iter().filter(|line| !line.holds).count()

@@ -72,14 +72,19 @@ impl<'bed> Node<'bed> {
             })
     }
 
-    /// Asks the aggregator until `enough`, and returns the last list whether or not that came to be.
-    pub(super) fn wait_for(&mut self, limit: Duration, enough: impl Fn(&Value) -> bool) -> Result<Value> {
+    /// Asks for `resource` until `enough`, and returns the last list whether or not that came to be.
+    pub(super) fn wait_for(
+        &mut self,
+        resource: &str,
+        limit: Duration,
+        enough: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         let start = Instant::now();
         loop {
             signal::check()?;
             self.aggregator.check()?;
             self.agent.check()?;
-            let answer = self.client("get podmulticaststats -A -o json");
+            let answer = self.client(&format!("get {resource} -o json"));
             let late = start.elapsed() > limit;
             match answer.and_then(|list| Ok(serde_json::from_str::<Value>(&list)?)) {
                 Ok(list) if late || enough(&list) => return Ok(list),

@@ -44,7 +44,7 @@ pub(super) const STREAMS: [Stream; 4] = [
         size: 1000,
     },
     Stream {
-        group: IpAddr::V4(Ipv4Addr::new(232, 1, 1, 1)),
+        group: IpAddr::V4(Ipv4Addr::new(232, 1, 1, 3)),
         sender: "rec-1",
         members: &["rec-0"],
         packets: 80,

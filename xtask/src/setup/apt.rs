@@ -55,6 +55,20 @@ const PROGRAMS: &[(&str, Package)] = &[
             why: "switches checksum offload off on the test bed's veths",
         },
     ),
+    (
+        "tshark",
+        Package {
+            name: "tshark",
+            why: "the oracle of the IGMP and MLD decoders",
+        },
+    ),
+    (
+        "scapy3",
+        Package {
+            name: "python3-scapy",
+            why: "makes the frames that decoders and oracle are compared on",
+        },
+    ),
 ];
 
 /// rustc for BPF with a prebuilt `core`; LLVM's library comes as a dependency, in the version that fits.

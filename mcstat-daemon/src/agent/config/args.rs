@@ -36,6 +36,12 @@ pub struct AgentArgs {
     /// Only namespaces whose file name begins so
     #[arg(long, value_name = "TEXT", env = "MCSTAT_NETNS_PREFIX")]
     pub netns_prefix: Option<String>,
+    /// Read the switch's own counters, where Pods come from the Open vSwitch database
+    #[arg(long, value_name = "BOOL", env = "MCSTAT_SWITCH_READ")]
+    pub switch_read: Option<bool>,
+    /// Make the switch push its counters before each reading (revalidator/wait)
+    #[arg(long, value_name = "BOOL", env = "MCSTAT_SWITCH_REVALIDATE")]
+    pub switch_revalidate: Option<bool>,
     /// Time between two readings, such as 1s
     #[arg(long, value_name = "DURATION", env = "MCSTAT_TICK", value_parser = duration)]
     pub tick: Option<Duration>,
@@ -143,6 +149,8 @@ impl AgentArgs {
         set(&mut config.source.ovsdb.bridge, flags.ovsdb_bridge);
         set(&mut config.source.netns.directory, flags.netns_directory);
         set(&mut config.source.netns.prefix, flags.netns_prefix);
+        set(&mut config.switch.read, flags.switch_read);
+        set(&mut config.switch.revalidate, flags.switch_revalidate);
         set(&mut config.tick, flags.tick);
         set(&mut config.window, flags.window);
         set(&mut config.bpffs, flags.bpffs);

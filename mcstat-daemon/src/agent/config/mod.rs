@@ -29,7 +29,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is no YAML, has an unknown key, or a value of the wrong kind.
-    #[error("configuration {path}: {source}; docs/configuration.md lists every key")]
+    #[error("configuration {path}: {}; docs/configuration.md lists every key", with_line(source))]
     Parse {
         /// The file.
         path: PathBuf,
@@ -59,6 +59,18 @@ pub enum ConfigError {
     Print(serde_yaml::Error),
 }
 
+/// The parser names every place but the very first. An unknown key stands where it says; of other errors the first place is
+/// only where the whole mapping begins.
+fn with_line(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    match error.location() {
+        Some(place) if text.starts_with("unknown field") && !text.contains(" at line ") => {
+            format!("{text} at line {} column {}", place.line(), place.column())
+        }
+        _ => text,
+    }
+}
+
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -67,6 +79,8 @@ pub struct Config {
     pub node: String,
     /// Where the Pods come from.
     pub source: SourceConfig,
+    /// The switch's own account, where Pods come from the Open vSwitch database.
+    pub switch: SwitchConfig,
     /// Time between two readings.
     #[serde(with = "friendly")]
     pub tick: Duration,
@@ -131,6 +145,16 @@ pub struct NetnsConfig {
     pub directory: PathBuf,
     /// Only files whose name begins so; it is cut off.
     pub prefix: String,
+}
+
+/// How the switch is read. Its run directory is that of `source.ovsdb.socket`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SwitchConfig {
+    /// Whether its flows are read and compared with what the veths say.
+    pub read: bool,
+    /// Whether it is made to push its counters before each reading.
+    pub revalidate: bool,
 }
 
 /// Sizes of the BPF maps.
@@ -198,6 +222,7 @@ impl Default for Config {
         Self {
             node: String::new(),
             source: SourceConfig::default(),
+            switch: SwitchConfig::default(),
             tick: Duration::from_secs(1),
             window: Duration::from_secs(10),
             bpffs: "/sys/fs/bpf".into(),
@@ -225,6 +250,15 @@ impl Default for NetnsConfig {
         Self {
             directory: "/run/netns".into(),
             prefix: String::new(),
+        }
+    }
+}
+
+impl Default for SwitchConfig {
+    fn default() -> Self {
+        Self {
+            read: true,
+            revalidate: false,
         }
     }
 }

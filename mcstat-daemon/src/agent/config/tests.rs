@@ -202,6 +202,9 @@ fn a_file_that_is_wrong_or_missing_is_named() {
             .all(|part| wrong.contains(part)),
         "{wrong}"
     );
+    std::fs::write(&path, "nodes: a\ntick: 1s\n").unwrap();
+    let first = load();
+    assert!(first.contains("`log` at line 1 column 1; docs/"), "{first}");
 }
 
 #[test]

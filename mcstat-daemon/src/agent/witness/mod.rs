@@ -9,7 +9,8 @@
 //!
 //! Each tick reads `igmp` and `igmp6` of every namespace. `snmp`, `snmp6`, `mcfilter` and `mcfilter6` have their turn
 //! every tenth tick, a tenth of the namespaces at a time; the source tables also where a group table changed, where they
-//! held a source, or where the Pod has just sent a report; `udp` and `udp6` where the drop counters grew.
+//! held a source, where the Pod has just sent a report, or where it speaks a version that reports no sources; `udp` and
+//! `udp6` where the drop counters grew.
 
 mod enter;
 mod filter;
@@ -136,8 +137,8 @@ impl Witness {
         self.locate();
     }
 
-    /// Reads every namespace, in the order of the Pods. `reported` are the Pods that sent a membership report since the
-    /// reading before: their sources may have changed though their groups did not.
+    /// Reads every namespace, in the order of the Pods. Of those `reported` the sources may have changed though the groups
+    /// did not: they sent a membership report since the reading before, or have no report that names sources.
     pub fn read(&mut self, reported: &BTreeSet<&PodRef>, now: Instant) -> Vec<NamespaceReading> {
         self.round = self.round.wrapping_add(1);
         if self.round.is_multiple_of(TURNS) || self.namespaces.values().any(|namespace| namespace.id.is_none()) {

@@ -1,6 +1,6 @@
 //! The claims of one tick: what holds now, each with its reason in one sentence.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,7 +8,7 @@ use super::{EVIDENCE, NO_QUERIER, NODE, RECENT, SENDING, View, has_members, traf
 use crate::{
     api::stats::{FilterMode, FindingKind, Membership},
     ledger::{
-        membership::Memberships,
+        membership::{Memberships, after},
         snapshot::{GroupReading, OtherGroups},
         totals::is_link_local,
     },
@@ -25,9 +25,8 @@ pub(super) struct Claim {
     /// The port; [`NODE`] for the node.
     pub(super) port: u32,
     pub(super) kind: FindingKind,
+    /// The group; of a querier's claims the one that tells its protocol: 224.0.0.1 or ff02::1.
     pub(super) group: Option<IpAddr>,
-    /// Tells claims of one kind apart that name no group: the unspecified address of a family.
-    pub(super) about: Option<IpAddr>,
     pub(super) interface: Option<String>,
     /// Since when it holds, where the facts say so; else it is since the first tick that claimed it.
     pub(super) since: Option<Timestamp>,
@@ -43,7 +42,6 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
             port: view.reading.id,
             kind,
             group,
-            about: None,
             interface: Some(view.reading.interface.clone()),
             since,
             needs,
@@ -54,7 +52,9 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
         if is_link_local(*group) {
             continue;
         }
-        if let Some(since) = view.joined_no_traffic(*group, traffic) {
+        // Most memberships receive: the sentence is made only where it will be said.
+        let since = view.joined_no_traffic(*group, traffic);
+        if let Some(since) = since.filter(|since| view.now.duration_since(*since) >= EVIDENCE) {
             let message = format!("nothing has arrived for {group} since {since:.0}");
             make(
                 FindingKind::JoinedNoTraffic,
@@ -127,18 +127,17 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
 }
 
 /// The claims about the queriers of this node.
-pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timestamp, claims: &mut Vec<Claim>) {
+pub(super) fn of_node(memberships: &Memberships, now: Timestamp, claims: &mut Vec<Claim>) {
     for ipv4 in [true, false] {
-        let (protocol, unspecified) = match ipv4 {
-            true => ("IGMP", IpAddr::from([0; 4])),
-            false => ("MLD", IpAddr::from([0; 16])),
+        let (protocol, all_hosts) = match ipv4 {
+            true => ("IGMP", IpAddr::from([224, 0, 0, 1])),
+            false => ("MLD", IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1])),
         };
         let mut make = |kind, since, needs, message| {
             claims.push(Claim {
                 port: NODE,
                 kind,
-                group: None,
-                about: Some(unspecified),
+                group: Some(all_hosts),
                 interface: None,
                 since,
                 needs,
@@ -159,7 +158,7 @@ pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timest
             .max_by_key(|(_, querier)| querier.last_query);
         match last {
             Some((address, querier)) => {
-                let gone = querier.last_query + querier.other_querier_present();
+                let gone = after(querier.last_query, querier.other_querier_present());
                 let message = format!(
                     "{protocol} querier {address} was last heard at {:.0}",
                     querier.last_query
@@ -167,10 +166,12 @@ pub(super) fn of_node(memberships: &Memberships, started: Timestamp, now: Timest
                 make(FindingKind::QuerierLost, Some(gone), SignedDuration::ZERO, message);
             }
             None => {
-                let message = format!(
-                    "no {protocol} querier has been heard since {started:.0}: snooping switches forget members"
-                );
-                make(FindingKind::NoQuerier, Some(started), NO_QUERIER, message);
+                // Before its longest-watched interface was there nobody could be heard.
+                let watched = memberships.ports().map(|(_, port)| port.watched()).min();
+                let since = watched.unwrap_or(now);
+                let message =
+                    format!("no {protocol} querier has been heard since {since:.0}: snooping switches forget members");
+                make(FindingKind::NoQuerier, Some(since), NO_QUERIER, message);
             }
         }
     }
@@ -195,7 +196,13 @@ impl View<'_> {
         if self.inbound(group).next().is_none() && within(other.last_seen, EVIDENCE, self.now) {
             return None;
         }
-        let own = self.reading.outbound.groups.iter().find(|series| series.group == group);
+        let own = self
+            .reading
+            .outbound
+            .groups
+            .iter()
+            .filter(|series| series.group == group);
+        let own = own.max_by_key(|series| series.last_seen);
         let sends = own.is_some_and(|series| within(series.last_seen, SENDING, self.now));
         let address = own.and_then(|series| series.source.or(series.last_source));
         if sends && !traffic.others_send(self.reading.id, group, address) {
@@ -208,7 +215,7 @@ impl View<'_> {
     fn traffic_not_joined(&self, series: &GroupReading) -> bool {
         within(series.last_seen, RECENT, self.now)
             && self.port.joined_since(series.group).is_none()
-            && self.port.is_known(series.group.is_ipv4(), self.now)
+            && self.port.is_known(series.group, self.now)
     }
 
     fn membership_limit(&self, traffic: &Traffic) -> Option<String> {
@@ -217,7 +224,7 @@ impl View<'_> {
                 "the interface has all the groups that mcstat counts apart; others are counted together".to_owned(),
             );
         }
-        if within(self.port.groups_refused_at(), REFUSED, self.now) {
+        if within(self.port.groups_refused_at(), REFUSED, self.now) || self.port.kernel_groups_left_out() > 0 {
             return Some("the interface has all the memberships that mcstat keeps; others are not listed".to_owned());
         }
         let joined = self.port.memberships().iter().filter(|(group, membership)| {
@@ -271,24 +278,22 @@ impl View<'_> {
         let moving = series
             .filter(|series| within(series.last_seen, SENDING, self.now))
             .map(|series| series.group);
-        let mut active: Vec<_> = joined.chain(moving).filter(|group| !is_link_local(*group)).collect();
+        let active = joined.chain(moving).filter(|group| !is_link_local(*group));
+        let mut active: Vec<_> = active.map(|group| (mac(group), group)).collect();
         active.sort_unstable();
         active.dedup();
-        let mut by_mac: BTreeMap<(bool, u32), Vec<IpAddr>> = BTreeMap::new();
-        active
-            .iter()
-            .for_each(|group| by_mac.entry(mac(*group)).or_default().push(*group));
-        let shared = by_mac.into_values().filter(|groups| groups.len() > 1);
-        shared
-            .flat_map(|groups| {
-                let (first, second) = (groups.first().copied(), groups.get(1).copied());
-                groups.into_iter().filter_map(move |group| {
-                    let other = if Some(group) == first { second } else { first };
-                    Some((group, other?))
-                })
-            })
-            .collect()
+        let shared = active.chunk_by(|(one, _), (other, _)| one == other);
+        shared.flat_map(pairs).collect()
     }
+}
+
+/// Each of the groups of one MAC address with the first other one.
+fn pairs<M>(shared: &[(M, IpAddr)]) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let (first, second) = (shared.first(), shared.get(1));
+    shared.iter().filter_map(move |(_, group)| {
+        let other = first.filter(|(_, first)| first != group).or(second)?;
+        Some((*group, other.1))
+    })
 }
 
 /// What of a group's address is in its MAC address: the low 23 bits of IPv4 (RFC 1112 §6.4), 32 of IPv6 (RFC 2464 §7).

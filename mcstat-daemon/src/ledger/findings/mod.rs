@@ -5,12 +5,11 @@
 //! the only state is since when each claim holds and the last values of what is cumulative.
 
 mod claim;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -69,7 +68,7 @@ impl Findings {
                 claim::of_port(&view, &self.traffic, &mut claims);
             }
         }
-        claim::of_node(memberships, started, now, &mut claims);
+        claim::of_node(memberships, now, &mut claims);
         self.take(claims, now);
     }
 
@@ -78,11 +77,14 @@ impl Findings {
         self.ports.clear();
         self.node.clear();
         for claim in claims {
-            let key = (claim.port, claim.kind, claim.group.or(claim.about));
+            let key = (claim.port, claim.kind, claim.group);
             let since = claim
                 .since
                 .unwrap_or_else(|| self.held.get(&key).copied().unwrap_or(now));
-            held.insert(key, since);
+            // In the SSM ranges each source of a group may make the same claim.
+            if held.insert(key, since).is_some() {
+                continue;
+            }
             if now.duration_since(since) < claim.needs {
                 continue;
             }
@@ -121,11 +123,7 @@ fn within(then: Option<Timestamp>, span: SignedDuration, now: Timestamp) -> bool
 
 /// The groups of one family that make its queriers matter: some Pod of the node is a member.
 fn has_members(memberships: &Memberships, ipv4: bool) -> bool {
-    memberships.ports().any(|(_, port)| {
-        let joined = port.memberships().iter().filter(|(_, membership)| membership.joined);
-        let groups: BTreeSet<_> = joined.map(|(group, _)| *group).collect();
-        groups
-            .iter()
-            .any(|group| group.is_ipv4() == ipv4 && !is_link_local(*group))
-    })
+    let joined = memberships.ports().flat_map(|(_, port)| port.memberships());
+    let mut joined = joined.filter(|(_, membership)| membership.joined);
+    joined.any(|(group, _)| group.is_ipv4() == ipv4 && !is_link_local(*group))
 }

@@ -72,7 +72,7 @@ impl Traffic {
         known.is_some_and(|(_, jumped)| !jumped)
     }
 
-    /// When a packet last found the port's slots used up.
+    /// When a packet last found the port's slots, or its fair share of the table, used up.
     pub(super) fn slot_limit(&self, port: u32) -> Option<Timestamp> {
         self.ports.get(&port)?.slot_limit.grew()
     }
@@ -114,11 +114,11 @@ impl PortTraffic {
                 (series.source_changes, series.source_changes > changes.saturating_add(1)),
             )
         });
-        let refused = port
-            .outbound
-            .overflow
-            .port_limit
-            .saturating_add(port.inbound.overflow.port_limit);
+        let refused = [&port.outbound, &port.inbound].map(|side| side.overflow);
+        let refused = refused
+            .iter()
+            .flat_map(|overflow| [overflow.port_limit, overflow.fair_share])
+            .fold(0, u64::saturating_add);
         let mut slot_limit = match fresh {
             true => Growth::from(first(port.start, refused)),
             false => before.slot_limit,

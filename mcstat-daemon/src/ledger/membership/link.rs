@@ -28,7 +28,7 @@ use crate::{
 
 /// Groups kept of one interface at most, those included that ended within the last minutes.
 pub(super) const MAX_GROUPS: usize = 1024;
-/// Hosts told apart behind one interface: it matters only whether there is more than one.
+/// Hosts of one family told apart behind one interface: it matters only whether there is more than one.
 const MAX_HOSTS: usize = 4;
 /// How long a group is remembered after its reports have ended.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
@@ -40,7 +40,11 @@ pub(super) struct Link {
     ipv6: Queriers,
     /// Source addresses of reports, and until when each counts as present.
     hosts: BTreeMap<IpAddr, Timestamp>,
+    /// When a report of another host that silences this one was handed to it, IPv4 and IPv6.
+    silenced: [Option<Timestamp>; 2],
     groups: BTreeMap<IpAddr, Reported>,
+    /// Those of them that have ended, and when: the first makes room, and is forgotten first.
+    ended: BTreeSet<(Timestamp, IpAddr)>,
     /// Records of groups beyond [`MAX_GROUPS`].
     pub(super) groups_refused: u64,
     /// Sources beyond the bound of groups that are no longer remembered.
@@ -92,12 +96,18 @@ impl Link {
             Ok(message) => message,
             Err(error) => return self.ignore(error.reason()),
         };
+        let query = Query::of(message.envelope.source, event.direction, &message.body);
+        let inbound = event.direction == Direction::Inbound;
         if let Some(reason) = unacceptable(message) {
-            return self.ignore(reason);
-        }
-        if let Some(query) = Query::of(message.envelope.source, event.direction, &message.body) {
+            // What is wrong with others' reports is counted where they are sent.
+            if !inbound || query.is_some() {
+                self.ignore(reason);
+            }
+        } else if let Some(query) = query {
             self.queried(&query, event.at);
-        } else if event.direction == Direction::Outbound {
+        } else if inbound {
+            self.overheard(message, event.at);
+        } else {
             self.reported(message, event.at);
         }
     }
@@ -117,6 +127,22 @@ impl Link {
         }
     }
 
+    /// Another host's report. Hosts of the older versions that hear one keep their own back (RFC 2236 §3, RFC 2710 §4).
+    fn overheard(&mut self, message: &ControlMessage, now: Timestamp) {
+        let [ipv4, ipv6] = &mut self.silenced;
+        match message.body {
+            Body::Igmp(IgmpMessage::V1Report { .. } | IgmpMessage::V2Report { .. }) => *ipv4 = Some(now),
+            Body::Mld(MldMessage::V1Report { .. }) => *ipv6 = Some(now),
+            _ => {}
+        }
+    }
+
+    /// When hosts of this family behind the interface may last have kept reports back for another host's.
+    pub(super) fn silenced(&self, ipv4: bool) -> Option<Timestamp> {
+        let [of_ipv4, of_ipv6] = self.silenced;
+        if ipv4 { of_ipv4 } else { of_ipv6 }
+    }
+
     fn reported(&mut self, message: &ControlMessage, now: Timestamp) {
         let statements = statements(&message.body);
         if statements.is_empty() {
@@ -131,6 +157,9 @@ impl Link {
                 self.ignore("not_multicast");
                 continue;
             }
+            if matches!(statement.kind, RecordKind::Unknown(_)) {
+                continue;
+            }
             let first = told.insert(statement.group);
             self.state(&statement, source, now, &timers, alone, first);
         }
@@ -139,11 +168,12 @@ impl Link {
     /// Notes a host and says whether it is the only one of its family. The unspecified address is whoever has none yet.
     fn host(&mut self, source: IpAddr, now: Timestamp, timers: &Timers) -> bool {
         self.hosts.retain(|_, until| *until > now);
-        if !source.is_unspecified() && (self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(&source)) {
+        let family = self.hosts.keys().filter(|host| host.is_ipv4() == source.is_ipv4());
+        let others = family.filter(|host| **host != source).count();
+        if !source.is_unspecified() && others < MAX_HOSTS {
             self.hosts.insert(source, after(now, timers.membership()));
         }
-        let family = self.hosts.keys().filter(|host| host.is_ipv4() == source.is_ipv4());
-        family.filter(|host| **host != source).count() == 0
+        others == 0
     }
 
     /// One record. What the only host says of itself is the whole truth, at once; among several it is a router's view.
@@ -157,7 +187,8 @@ impl Link {
         first: bool,
     ) {
         let known = self.groups.contains_key(&statement.group);
-        if !known && !self.room(statement, now) {
+        // A leave or a BLOCK of what nobody had joined leaves no trace.
+        if !known && (!statement.joins() || !self.room()) {
             return;
         }
         let reported = self.groups.entry(statement.group).or_insert_with(|| Reported {
@@ -178,8 +209,9 @@ impl Link {
             return;
         };
         let kind = match kind {
-            RecordKind::ModeIsInclude if alone => RecordKind::ChangeToInclude,
-            RecordKind::ModeIsExclude if alone => RecordKind::ChangeToExclude,
+            // Of several records of one group in a message only the first can replace what was; the others add to it.
+            RecordKind::ModeIsInclude if alone && first && !reported.no_leave(now) => RecordKind::ChangeToInclude,
+            RecordKind::ModeIsExclude if alone && first => RecordKind::ChangeToExclude,
             other => other,
         };
         let wait = if alone {
@@ -192,64 +224,60 @@ impl Link {
             wait,
         };
         reported.filter.apply(kind, sources, now, intervals);
-        reported.ended = reported.filter.is_empty().then_some(Ended {
+        let ended = reported.filter.is_empty().then_some(Ended {
             at: now,
             expired: false,
         });
-        if !known && reported.filter.is_empty() {
-            // A leave or a BLOCK of what nobody had joined leaves no trace.
-            self.groups.remove(&statement.group);
-        }
+        let before = std::mem::replace(&mut reported.ended, ended);
+        before.map(|before| self.ended.remove(&(before.at, statement.group)));
+        ended.map(|ended| self.ended.insert((ended.at, statement.group)));
     }
 
     /// Whether another group can be kept; one that has ended makes room.
-    fn room(&mut self, statement: &Statement, now: Timestamp) -> bool {
+    fn room(&mut self) -> bool {
         if self.groups.len() < MAX_GROUPS {
             return true;
         }
-        let ended = self.groups.iter().filter(|(_, reported)| reported.filter.is_empty());
-        let oldest = ended.min_by_key(|(_, reported)| reported.ended.map_or(now, |ended| ended.at));
-        if let Some(group) = oldest.map(|(group, _)| *group) {
-            self.forget(group);
+        if self.ended.first().is_some() {
+            self.forget_first();
             return true;
         }
-        if !matches!(
-            statement.kind,
-            RecordKind::BlockOldSources | RecordKind::ChangeToInclude
-        ) {
-            self.groups_refused += 1;
-        }
+        self.groups_refused += 1;
         false
     }
 
-    fn forget(&mut self, group: IpAddr) {
-        if let Some(gone) = self.groups.remove(&group) {
+    /// Forgets the group that ended first.
+    fn forget_first(&mut self) {
+        if let Some((_, group)) = self.ended.pop_first()
+            && let Some(gone) = self.groups.remove(&group)
+        {
             self.sources_refused += gone.filter.refused;
         }
     }
 
     /// Lets every timer end that has run out by `now`.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        for reported in self.groups.values_mut().filter(|reported| reported.ended.is_none()) {
+        for (group, reported) in self.groups.iter_mut().filter(|(_, reported)| reported.ended.is_none()) {
             let at = reported.filter.expires().unwrap_or(now);
             reported.filter.expire(now);
             if reported.filter.is_empty() {
                 reported.ended = Some(Ended { at, expired: true });
+                self.ended.insert((at, *group));
             }
         }
-        let old = |reported: &Reported| reported.ended.is_some_and(|ended| now >= after(ended.at, REMEMBERED));
-        let gone: Vec<_> = self
-            .groups
-            .iter()
-            .filter(|(_, reported)| old(reported))
-            .map(|(group, _)| *group)
-            .collect();
-        gone.into_iter().for_each(|group| self.forget(group));
+        while self.ended.first().is_some_and(|(at, _)| now >= after(*at, REMEMBERED)) {
+            self.forget_first();
+        }
     }
 
     /// The groups that are or were reported, in order.
     pub(super) fn groups(&self) -> &BTreeMap<IpAddr, Reported> {
         &self.groups
+    }
+
+    #[cfg(test)]
+    pub(super) fn hosts(&self) -> usize {
+        self.hosts.len()
     }
 
     /// The queriers of one family.
@@ -283,18 +311,34 @@ impl Reported {
         }
     }
 
+    /// MLDv1 hosts leave by Done; IGMPv1 hosts never do, so nobody's goodbye can be believed while one is there.
+    fn no_leave(&self, now: Timestamp) -> bool {
+        let [version_1, _] = self.older;
+        version_1 > now && self.reporter.is_ipv4()
+    }
+
     /// What a statement means while hosts of an older version are present.
     fn translate<'a>(&self, statement: &'a Statement, now: Timestamp) -> Option<(RecordKind, &'a BTreeSet<IpAddr>)> {
         static NONE: BTreeSet<IpAddr> = BTreeSet::new();
-        let [version_1, version_2] = self.older.map(|until| until > now);
-        // MLDv1 hosts leave by Done; IGMPv1 hosts never do, so nobody's goodbye can be believed while one is there.
-        let no_leave = version_1 && statement.group.is_ipv4();
-        let old = version_1 || version_2;
+        let old = self.older.iter().any(|until| *until > now);
         match statement.kind {
-            RecordKind::ChangeToInclude if no_leave => None,
+            RecordKind::ChangeToInclude if self.no_leave(now) => None,
             RecordKind::BlockOldSources if old => None,
             RecordKind::ChangeToExclude if old => Some((statement.kind, &NONE)),
             kind => Some((kind, &statement.sources)),
+        }
+    }
+}
+
+impl Statement {
+    /// Whether it makes a member of who was none.
+    fn joins(&self) -> bool {
+        match self.kind {
+            RecordKind::ModeIsExclude | RecordKind::ChangeToExclude => true,
+            RecordKind::ModeIsInclude | RecordKind::ChangeToInclude | RecordKind::AllowNewSources => {
+                !self.sources.is_empty()
+            }
+            RecordKind::BlockOldSources | RecordKind::Unknown(_) => false,
         }
     }
 }
@@ -348,3 +392,7 @@ fn statement<A: Copy + Into<IpAddr>>(version: u8, record: &Record<A>) -> Stateme
         sources: record.sources.iter().map(|source| (*source).into()).collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

@@ -35,6 +35,8 @@ pub(super) struct Circumstances {
     pub(super) now: Timestamp,
     /// Since when this interface is watched.
     pub(super) watched: Timestamp,
+    /// The kernel was not known at the tick before: when it joined what it has now is unknown.
+    pub(super) first_look: bool,
     /// When a message of this interface was last lost or held back.
     pub(super) missed: Option<Timestamp>,
 }
@@ -44,7 +46,7 @@ pub(super) struct Circumstances {
 pub(super) struct Member {
     joined: bool,
     since: Timestamp,
-    /// It was a member already when the watch began: its report is none that could have been seen.
+    /// It may have been a member before the watch began: its report is none that could have been seen.
     unwatched: bool,
     ends: VecDeque<Timestamp>,
     apart: Option<(Disagreement, Timestamp)>,
@@ -82,7 +84,7 @@ impl Member {
         Self {
             joined: evidence.joined(),
             since: circumstances.now,
-            unwatched: circumstances.now <= circumstances.watched,
+            unwatched: circumstances.first_look,
             ends: VecDeque::new(),
             apart: None,
         }
@@ -107,7 +109,7 @@ impl Member {
             }
             self.joined = joined;
             self.since = now;
-            self.unwatched = false;
+            self.unwatched = circumstances.first_look;
         }
         while self.ends.front().is_some_and(|end| now >= after(*end, FLAP_WINDOW)) {
             self.ends.pop_front();

@@ -11,7 +11,11 @@
 mod filter;
 mod link;
 mod member;
+#[cfg(test)]
+mod properties;
 mod querier;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,12 +61,23 @@ pub(super) struct Port {
     watched: Timestamp,
     link: Link,
     members: BTreeMap<IpAddr, Member>,
-    /// The groups of the Pod's kernel on this interface; `None` while it is not known.
-    kernel: Option<BTreeMap<IpAddr, KernelGroup>>,
+    /// What the Pod's kernel has on this interface; `None` while it is not known.
+    kernel: Option<KernelTable>,
     limited: Growth,
     refused: Growth,
+    /// When a message of this interface was last held back, or lost by the node, whosever it was.
+    missed: Option<Timestamp>,
     /// What is served, made once a tick.
     served: BTreeMap<IpAddr, Membership>,
+}
+
+/// The groups that a kernel has joined on one interface, as far as they are kept.
+#[derive(Debug)]
+struct KernelTable {
+    /// Sorted by address.
+    groups: Vec<KernelGroup>,
+    /// Groups beyond [`link::MAX_GROUPS`]: what is not among those kept is then unknown.
+    beyond: u64,
 }
 
 impl Memberships {
@@ -140,6 +155,7 @@ impl Port {
             kernel: None,
             limited: Growth::default(),
             refused: Growth::from(0),
+            missed: None,
             served: BTreeMap::new(),
         }
     }
@@ -154,25 +170,32 @@ impl Port {
         self.link.expire(now);
         self.limited.update(reading.outbound.events_limited, now);
         self.refused.update(self.link.groups_refused, now);
-        self.kernel = namespace
-            .filter(|namespace| namespace.unavailable.is_none())
-            .map(|namespace| kernel_groups(namespace, &reading.interface));
+        self.missed = lost.max(self.limited.grew());
         let circumstances = Circumstances {
             now,
             watched: self.watched,
-            missed: lost.max(self.limited.grew()),
+            first_look: self.kernel.is_none(),
+            missed: self.missed,
         };
+        let before = self.kernel.take();
+        self.kernel = namespace
+            .filter(|namespace| namespace.unavailable.is_none())
+            .map(|namespace| KernelTable::of(namespace, &reading.interface, before));
         let inbound = last_inbound(reading);
         let known = self.link.groups().keys().chain(self.members.keys());
         let groups: BTreeSet<IpAddr> = known
-            .chain(self.kernel.iter().flat_map(BTreeMap::keys))
+            .chain(
+                self.kernel
+                    .iter()
+                    .flat_map(|kernel| kernel.groups.iter().map(|joined| &joined.group)),
+            )
             .copied()
             .collect();
         self.served.clear();
         for group in groups {
             let evidence = Evidence {
                 reported: self.link.groups().get(&group),
-                kernel: self.kernel.as_ref().map(|kernel| kernel.get(&group)),
+                kernel: self.kernel.as_ref().and_then(|kernel| kernel.says(group)),
                 last_inbound: inbound.get(&group).copied(),
             };
             let member = self
@@ -202,18 +225,20 @@ impl Port {
             .map(Member::since)
     }
 
-    /// Whether it would be known if the Pod were a member: its kernel is asked, or all its reports must have been heard.
-    pub(super) fn is_known(&self, ipv4: bool, now: Timestamp) -> bool {
+    /// Whether it would be known if the Pod were a member of the group: its kernel is asked, or all its reports must have
+    /// been heard. Who was silenced by another host's report sent none.
+    pub(super) fn is_known(&self, group: IpAddr, now: Timestamp) -> bool {
+        if self.kernel.as_ref().is_some_and(|kernel| kernel.says(group).is_some()) {
+            return true;
+        }
+        let ipv4 = group.is_ipv4();
         let queriers = self.link.queriers(ipv4);
         let timers = queriers.timers(now);
         let asked = queriers
             .last_general
             .is_some_and(|asked| asked >= self.watched && now >= after(asked, timers.response()));
-        let missed = self
-            .limited
-            .grew()
-            .is_some_and(|missed| now < after(missed, timers.membership()));
-        self.kernel.is_some() || (asked && !timers.assumed && !missed)
+        let lately = self.missed.max(self.link.silenced(ipv4));
+        asked && !timers.assumed && lately.is_none_or(|lately| now >= after(lately, timers.membership()))
     }
 
     /// The queriers of one family on this link.
@@ -221,9 +246,19 @@ impl Port {
         self.link.queriers(ipv4)
     }
 
-    /// When a group was last refused for want of room.
+    /// Since when the interface is watched.
+    pub(super) fn watched(&self) -> Timestamp {
+        self.watched
+    }
+
+    /// When a reported group was last refused for want of room.
     pub(super) fn groups_refused_at(&self) -> Option<Timestamp> {
         self.refused.grew()
+    }
+
+    /// Groups of the Pod's kernel that are left out now.
+    pub(super) fn kernel_groups_left_out(&self) -> u64 {
+        self.kernel.as_ref().map_or(0, |kernel| kernel.beyond)
     }
 
     /// What our own bounds left out.
@@ -241,14 +276,29 @@ impl Port {
     }
 }
 
-fn kernel_groups(namespace: &NamespaceReading, interface: &str) -> BTreeMap<IpAddr, KernelGroup> {
-    let found = namespace.interfaces.iter().find(|found| found.name == interface);
-    let groups = found.map(|found| found.groups.as_slice()).unwrap_or_default();
-    groups
-        .iter()
-        .take(link::MAX_GROUPS)
-        .map(|group| (group.group, group.clone()))
-        .collect()
+impl KernelTable {
+    /// What the namespace says of an interface. Most often it is what it said before, which is then kept.
+    fn of(namespace: &NamespaceReading, interface: &str, before: Option<Self>) -> Self {
+        let found = namespace.interfaces.iter().find(|found| found.name == interface);
+        let all = found.map(|found| found.groups.as_slice()).unwrap_or_default();
+        let kept = all.get(..link::MAX_GROUPS).unwrap_or(all);
+        let beyond = all.len().saturating_sub(kept.len()) as u64;
+        match before {
+            Some(before) if before.groups == kept => Self { beyond, ..before },
+            _ => {
+                let mut groups = kept.to_vec();
+                groups.sort_by_key(|joined| joined.group);
+                Self { groups, beyond }
+            }
+        }
+    }
+
+    /// `Some(None)`: it is no member. `None`: it does not say.
+    fn says(&self, group: IpAddr) -> Option<Option<&KernelGroup>> {
+        let index = self.groups.binary_search_by_key(&group, |joined| joined.group);
+        let found = index.ok().and_then(|index| self.groups.get(index));
+        (found.is_some() || self.beyond == 0).then_some(found)
+    }
 }
 
 /// When the last packet of each group came in, over the sources of SSM.

@@ -85,6 +85,11 @@ impl Query {
         }
     }
 
+    /// Whether its version has fields for QRV and QQIC.
+    fn has_values(&self) -> bool {
+        self.version == if self.source.is_ipv4() { 3 } else { 2 }
+    }
+
     fn with_tail<A: Copy + Into<IpAddr>>(self, tail: Option<&QueryTail<A>>) -> Self {
         let Some(tail) = tail else { return self };
         Self {
@@ -117,9 +122,9 @@ pub(in crate::ledger) struct Querier {
     pub(in crate::ledger) last_query: Timestamp,
     /// When each version was heard last, and since when: 1, 2, 3.
     versions: [Option<Heard>; 3],
-    /// QRV of its last query that had one.
+    /// QRV of its last query of the newest version, unless 0.
     pub(super) robustness: Option<u8>,
-    /// QQI of its last query that had one.
+    /// QQI of its last query of the newest version, unless 0.
     pub(super) interval: Option<SignedDuration>,
     /// Max Resp Time of its last general query.
     pub(super) max_response: SignedDuration,
@@ -228,8 +233,11 @@ impl Queriers {
                 .map_or(now, |heard| heard.since);
             *heard = Some(Heard { last: now, since });
         }
-        querier.robustness = query.robustness.or(querier.robustness);
-        querier.interval = query.interval.or(querier.interval);
+        if query.has_values() {
+            // A value of 0 says that the default holds, not that an older one does (RFC 9776 §4.1.6, §4.1.7).
+            querier.robustness = query.robustness;
+            querier.interval = query.interval;
+        }
         if query.group.is_none() {
             querier.max_response = query.max_response;
             self.last_general = self.last_general.max(Some(now));

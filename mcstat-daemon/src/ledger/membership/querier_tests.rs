@@ -56,6 +56,29 @@ fn the_elected_queriers_values_hold_and_outlive_it() {
     assert!(queriers.timers(at(1000)).assumed);
 }
 
+/// RFC 9776 §4.1.6 and §4.1.7: whoever hears 0 falls back to the defaults, not to what was said before. Versions without
+/// these fields say nothing of them.
+#[test]
+fn a_value_of_zero_means_the_default_and_older_versions_mean_nothing() {
+    let mut queriers = Queriers::default();
+    queriers.heard(&version_3("10.0.0.1", 4, 50), at(0));
+    queriers.heard(&query("10.0.0.1", 2), at(1));
+    assert_eq!(queriers.timers(at(1)).membership(), SignedDuration::from_secs(210));
+    let zero = Query {
+        robustness: None,
+        ..version_3("10.0.0.1", 0, 50)
+    };
+    queriers.heard(&zero, at(2));
+    assert_eq!(queriers.timers(at(2)).membership(), SignedDuration::from_secs(110));
+    let zero = Query {
+        robustness: None,
+        interval: None,
+        ..query("10.0.0.1", 3)
+    };
+    queriers.heard(&zero, at(3));
+    assert_eq!(queriers.timers(at(3)).membership(), SignedDuration::from_secs(260));
+}
+
 #[test]
 fn a_proxy_query_counts_only_where_nobody_else_asks() {
     let mut queriers = Queriers::default();

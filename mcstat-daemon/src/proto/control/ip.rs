@@ -15,6 +15,7 @@ const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Type byte of the IPv4 router alert option (RFC 2113 §2.1).
@@ -105,7 +106,9 @@ pub(super) fn v6(packet: &[u8], original: usize) -> Result<(Header<Ipv6Addr>, Pa
                 };
                 return Ok((header, payload(reader.rest(), declared)));
             }
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => extension_header(&mut reader)?,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => extension_header(&mut reader, |units| (units + 1) * 8)?,
+            // Its length is in units of 4 bytes, less two (RFC 4302 §2.2).
+            AUTHENTICATION => extension_header(&mut reader, |units| (units + 2) * 4)?,
             FRAGMENT => fragment_header(&mut reader)?,
             have => {
                 return Err(DecodeError::NotControl {
@@ -131,9 +134,12 @@ struct Extension<'a> {
     options: &'a [u8],
 }
 
-fn extension_header<'a>(reader: &mut Reader<'a>) -> Result<Extension<'a>, DecodeError> {
+fn extension_header<'a>(
+    reader: &mut Reader<'a>,
+    length: impl FnOnce(usize) -> usize,
+) -> Result<Extension<'a>, DecodeError> {
     let [next, units] = reader.array("IPv6 extension header")?;
-    let length = (usize::from(units) + 1) * 8;
+    let length = length(units.into());
     let options = reader.take(length - 2, "IPv6 extension header")?;
     Ok(Extension { next, length, options })
 }
@@ -174,14 +180,15 @@ fn payload(rest: &[u8], declared: usize) -> Payload<'_> {
     }
 }
 
-/// Walks the options of an IPv4 header; 0 ends them, 1 is one byte long.
+/// Whether the options of an IPv4 header hold a router alert of its length, 4 bytes. Kind 0 ends them, 1 is one byte
+/// long. Broken options hold none: a receiver drops the packet.
 fn has_option_v4(options: &[u8]) -> bool {
     let mut reader = Reader::new(options);
+    let mut found = false;
     while let Ok([kind]) = reader.array("option") {
         match kind {
-            0 => return false,
+            0 => return found,
             1 => continue,
-            ROUTER_ALERT_V4 => return true,
             _ => {}
         }
         let Ok([length]) = reader.array("option") else {
@@ -191,28 +198,29 @@ fn has_option_v4(options: &[u8]) -> bool {
         let Some(more) = usize::from(length).checked_sub(2) else {
             return false;
         };
-        if reader.take(more, "option").is_err() {
+        if reader.take(more, "option").is_err() || kind == ROUTER_ALERT_V4 && more != 2 {
             return false;
         }
+        found |= kind == ROUTER_ALERT_V4;
     }
-    false
+    found
 }
 
-/// Walks the options of a hop-by-hop header; 0 is one byte long.
+/// As [`has_option_v4`], in a hop-by-hop header; kind 0 is one byte long, a router alert holds 2 bytes.
 fn has_option_v6(options: &[u8]) -> bool {
     let mut reader = Reader::new(options);
+    let mut found = false;
     while let Ok([kind]) = reader.array("option") {
-        match kind {
-            0 => continue,
-            ROUTER_ALERT_V6 => return true,
-            _ => {}
+        if kind == 0 {
+            continue;
         }
         let Ok([length]) = reader.array("option") else {
             return false;
         };
-        if reader.take(length.into(), "option").is_err() {
+        if reader.take(length.into(), "option").is_err() || kind == ROUTER_ALERT_V6 && length != 2 {
             return false;
         }
+        found |= kind == ROUTER_ALERT_V6;
     }
-    false
+    found
 }

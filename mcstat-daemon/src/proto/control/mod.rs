@@ -3,6 +3,21 @@
 //! Rejects only what cannot be understood. What a receiver would refuse although it is well formed (TTL, router alert,
 //! source, destination, checksum) is reported beside the message: a Pod that sends it should be seen, and the ledger
 //! decides. The IPv4 header checksum is not looked at: the kernel verified it, or the Pod's own kernel wrote it.
+//!
+//! # What real hosts send otherwise
+//!
+//! | seen | from | here |
+//! |---|---|---|
+//! | MLD reports from `::` | Linux, before its first address is verified (RFC 9777 §5.2.13 allows it) | no deviation |
+//! | IGMP from 0.0.0.0 | hosts without an address; a switch's proxy query | no deviation |
+//! | a group-specific query to 224.0.0.1 or ff02::1 | the Linux bridge, after a leave of IGMPv2 or MLDv1 | [`Deviations::destination`]; the ledger takes it |
+//! | no router alert, TTL not 1 | simple stacks and traffic generators (not seen with Linux) | [`Deviations`]; the ledger takes IGMP, not MLD, as Linux does |
+//! | other destinations of reports | as above | [`Deviations::destination`]; the ledger takes it |
+//! | QRV 0 and QQIC 0 | Antrea's queries (QRV) | kept as sent; the ledger takes the standards' defaults |
+//! | queries of 9 to 11 bytes (MLD: 25 to 27) | nobody that follows an RFC | `Other`: to be ignored |
+//! | bytes behind the last record or field | – | ignored, but summed by the checksum |
+//! | options that are broken, or a router alert of another length | – | read on; counts as no router alert |
+//! | 4 bytes of IGMP | multicast router discovery (RFC 4286) | `Other` |
 
 mod encode;
 mod ip;

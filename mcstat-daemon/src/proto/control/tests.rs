@@ -261,6 +261,11 @@ fn tells_query_versions_and_times() {
         Duration::from_secs(10)
     );
 
+    // What an IGMPv1 query has where later versions name a group is ignored (RFC 1112, appendix I).
+    let mut named = igmp(IGMPV1_QUERY);
+    named.group = v4("239.1.1.1");
+    assert!(named.is_general());
+
     let mld = |text| match read(text).body {
         Body::Mld(MldMessage::Query(query)) => query,
         other => panic!("{other:?}"),
@@ -306,6 +311,37 @@ fn keeps_other_igmp_types_as_such() {
             }
         );
     }
+}
+
+/// Multicast router solicitation and termination are type, reserved and checksum (RFC 4286 §3.2, §3.3): by hand, 0x3100
+/// and 0xceff sum to 0xffff. No membership message is that short.
+#[test]
+fn takes_4_bytes_for_a_message_of_another_type_only() {
+    let packet = |kind: u8, checksum: u16| {
+        let [high, low] = checksum.to_be_bytes();
+        let mut bytes = hex(IGMPV1_REPORT);
+        bytes.truncate(20);
+        bytes[3] = 24;
+        bytes.extend([kind, 0, high, low]);
+        bytes
+    };
+    let message = whole(&packet(0x31, 0xceff)).unwrap();
+    assert_eq!(message.body, Body::Igmp(IgmpMessage::Other { kind: 0x31 }));
+    assert_eq!(message.checksum, Checksum::Good);
+    assert_eq!(whole(&packet(0x32, 0xceff)).unwrap().checksum, Checksum::Bad);
+    for kind in [0x11, 0x12, 0x16, 0x17, 0x22] {
+        assert_eq!(
+            whole(&packet(kind, 0)),
+            Err(DecodeError::TooShort {
+                what: "IGMP message",
+                need: 8,
+                have: 4
+            })
+        );
+    }
+    let mut bytes = packet(0x31, 0xceff);
+    bytes[3] = 23;
+    assert_eq!(whole(&bytes).unwrap_err().reason(), "too_short");
 }
 
 #[test]
@@ -415,7 +451,7 @@ fn rejects_what_is_no_control_message() {
         changed(IGMPV1_REPORT, 3, 20),
         DecodeError::TooShort {
             what: "IGMP message",
-            need: 8,
+            need: 4,
             have: 0
         }
     );
@@ -489,6 +525,18 @@ fn follows_a_bounded_number_of_extension_headers() {
     assert_eq!(with(9), Err(DecodeError::TooManyHeaders { most: 8 }));
 }
 
+/// An authentication header of 12 bytes counts 1 (RFC 4302 §2.2); the programs step over it too.
+#[test]
+fn follows_an_authentication_header() {
+    let mut bytes = hex(MLDV1_REPORT);
+    bytes[40] = 51;
+    bytes[5] += 12;
+    bytes.splice(48..48, [58, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+    let message = whole(&bytes).unwrap();
+    assert_eq!(message.checksum, Checksum::Good);
+    assert!(message.envelope.router_alert);
+}
+
 #[test]
 fn finds_the_router_alert_behind_other_options_and_survives_bad_ones() {
     let alert = |options: [u8; 8]| {
@@ -505,6 +553,19 @@ fn finds_the_router_alert_behind_other_options_and_survives_bad_ones() {
         "an option of length 0 must not hang the walk"
     );
     assert!(!alert([7, 255, 0, 0, 148, 4, 0, 0]), "an option beyond the header");
+    assert!(!alert([148, 4, 0, 0, 7, 255, 0, 0]), "a broken option behind the alert");
+    assert!(!alert([148, 8, 0, 0, 0, 0, 0, 0]), "4 bytes, RFC 2113 §2.1");
+    assert!(!alert([148, 2, 1, 1, 1, 1, 1, 1]), "4 bytes, RFC 2113 §2.1");
+
+    let alert = |options: [u8; 6]| {
+        let mut bytes = hex(MLDV1_REPORT);
+        bytes[42..48].copy_from_slice(&options);
+        whole(&bytes).unwrap().envelope.router_alert
+    };
+    assert!(alert([0, 0, 5, 2, 0, 0]));
+    assert!(!alert([5, 4, 0, 0, 0, 0]), "2 bytes, RFC 2711 §2.1");
+    assert!(!alert([5, 0, 1, 2, 0, 0]), "2 bytes, RFC 2711 §2.1");
+    assert!(!alert([5, 2, 0, 0, 1, 9]), "a broken option behind the alert");
 }
 
 /// A record count or source count larger than the data is malformed for every receiver of the whole message.

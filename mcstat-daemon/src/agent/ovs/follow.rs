@@ -1,0 +1,113 @@
+//! The switch from tick to tick: a task of its own reads it whenever a tick begins, so that a switch that hangs delays no
+//! reading of the maps.
+//!
+//! A tick waits a moment for the answer, since counters that are read close together are easy to compare; an answer that
+//! comes later is the next tick's. It says once when the switch goes away and once when it is back.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{sync::watch, time::timeout};
+use tracing::{info, warn};
+
+use super::{Ovs, OvsError, Reading, queue, snooping};
+use crate::{
+    agent::bpf,
+    ledger::{
+        snapshot::{SwitchAccount, SwitchReading},
+        switch::Switch,
+    },
+};
+
+/// How long a tick waits for the switch: 500 Pods are read within 10 ms.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// The tick's end: it asks, and takes what is known by then.
+pub struct Follower {
+    ask: watch::Sender<u64>,
+    told: watch::Receiver<Arc<SwitchReading>>,
+}
+
+impl Follower {
+    /// Asks the switch and waits a moment; the newest answer, or what is known while there is none.
+    pub async fn read(&mut self) -> SwitchReading {
+        self.ask.send_modify(|asked| *asked = asked.wrapping_add(1));
+        // Whatever ends the wait, the newest that is known counts.
+        let _ = timeout(WAIT, self.told.changed()).await;
+        SwitchReading::clone(&self.told.borrow_and_update())
+    }
+}
+
+/// Where a switch is and how it is read.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Open vSwitch's run directory.
+    pub run_dir: PathBuf,
+    /// The bridge.
+    pub bridge: String,
+    /// Make the switch push its counters before each reading (`revalidator/wait`).
+    pub revalidate: bool,
+}
+
+/// A follower, and the task that it asks; the task ends when the follower is gone.
+pub fn follow(options: Options) -> (Follower, impl Future<Output = ()> + Send) {
+    let (ask, asked) = watch::channel(0);
+    let nothing_yet = SwitchReading::Away { since: bpf::now() };
+    let (tell, told) = watch::channel(Arc::new(nothing_yet));
+    (Follower { ask, told }, run(options, asked, tell))
+}
+
+async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sender<Arc<SwitchReading>>) {
+    let mut ovs = Ovs::new(&options.run_dir, &options.bridge);
+    let mut away: Option<Timestamp> = None;
+    let mut complained = false;
+    while asked.changed().await.is_ok() {
+        if options.revalidate
+            && let Err(error) = revalidate(&options).await
+            && !std::mem::replace(&mut complained, true)
+        {
+            warn!(%error, "the switch cannot be made to push its counters; they are up to a second late");
+        }
+        let told = match ovs.read().await {
+            Ok(reading) => {
+                if away.take().is_some() {
+                    info!(bridge = options.bridge, "the switch is read again");
+                }
+                SwitchReading::Read(Box::new(account(&reading)))
+            }
+            Err(error) => {
+                if away.is_none() && !matches!(error, OvsError::Away { .. }) {
+                    warn!(bridge = options.bridge, %error, "the switch cannot be read; counting on the veths goes on");
+                }
+                SwitchReading::Away {
+                    since: *away.get_or_insert_with(bpf::now),
+                }
+            }
+        };
+        tell.send_replace(Arc::new(told));
+    }
+}
+
+async fn revalidate(options: &Options) -> Result<(), snooping::SnoopingError> {
+    snooping::revalidate(&snooping::control_socket(&options.run_dir)?).await
+}
+
+fn account(reading: &Reading) -> SwitchAccount {
+    let (clock, now) = (Instant::now(), Timestamp::now());
+    let wall = |then: Instant| {
+        let age = jiff::SignedDuration::try_from(clock.saturating_duration_since(then)).unwrap_or_default();
+        now.checked_sub(age).unwrap_or(now)
+    };
+    SwitchAccount {
+        before: wall(reading.before),
+        after: wall(reading.after),
+        connection: reading.connection,
+        switch: Switch::new(&reading.description),
+        groups_known: reading.groups.is_ok(),
+        queue_drops: queue::drops().unwrap_or_default(),
+    }
+}

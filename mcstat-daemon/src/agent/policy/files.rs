@@ -1,0 +1,319 @@
+//! Policies from a directory of YAML files, for nodes without Kubernetes, for labs and demonstrations.
+//!
+//! Files `*.yaml`, `*.yml` and `*.json` are read in the order of their names; subdirectories and hidden files are not. A
+//! thread of its own looks once a second, which costs one listing and one `stat` a file; a file is read again when its
+//! inode, size or times have changed. There is no inotify here: it tells nothing about network file systems, and a mounted
+//! ConfigMap is exchanged by a symbolic link.
+//!
+//! A policy without a UID gets one by its name, so that every process that reads the directory gives it the same; when
+//! it goes and comes back it gets another one. A process that did not see it go cannot know that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::{self, Metadata},
+    future::Future,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, info, warn};
+
+use super::{Failure, PolicyObjects, document};
+use crate::ledger::verdict::{Kind, Object, ObjectKey};
+
+/// How often the directory is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Greatest file that is read, in bytes: many times what a cluster has.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Why this source ended.
+#[derive(Debug, Error)]
+pub enum FilesError {
+    /// The thread could not be started.
+    #[error("the thread that reads policy files cannot be started: {0}; check the limits on tasks")]
+    Thread(io::Error),
+    /// The thread panicked.
+    #[error("the thread that reads policy files died; restart the agent and report this")]
+    Died,
+}
+
+/// Publishes the objects of the directory until `shutdown` completes, or until this future is dropped.
+///
+/// # Errors
+/// [`FilesError`]; a directory, file or document that cannot be read is no error: what was good holds, and a log line
+/// says why.
+pub async fn run(
+    directory: PathBuf,
+    out: watch::Sender<PolicyObjects>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), FilesError> {
+    // Dropping the sender ends the thread, whichever way this future ends.
+    let (stop, stopped) = sync_channel::<()>(0);
+    let (done, outcome) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("policy-files".to_owned())
+        .spawn(move || {
+            follow(directory, &out, &stopped);
+            // Nobody listens any more when the future was dropped.
+            let _ = done.send(());
+        })
+        .map_err(FilesError::Thread)?;
+    tokio::select! {
+        () = shutdown => {
+            drop(stop);
+            Ok(())
+        }
+        outcome = outcome => outcome.map_err(|_| FilesError::Died),
+    }
+}
+
+/// The thread's life.
+fn follow(directory: PathBuf, out: &watch::Sender<PolicyObjects>, stopped: &Receiver<()>) {
+    let mut files = Files::new(directory);
+    let mut complaints = Vec::new();
+    loop {
+        let new = match files.look() {
+            Ok(objects) => {
+                let new = objects.failures.iter().map(Failure::to_string).collect();
+                publish(objects, out);
+                new
+            }
+            Err(error) => vec![format!(
+                "policy.files {} cannot be listed: {error}; the last policies hold",
+                files.directory.display()
+            )],
+        };
+        complain(&mut complaints, new);
+        if !matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
+            debug!(directory = %files.directory.display(), "no longer following policy files");
+            return;
+        }
+    }
+}
+
+fn publish(objects: PolicyObjects, out: &watch::Sender<PolicyObjects>) {
+    out.send_if_modified(|published| {
+        let changed = *published != objects;
+        if changed {
+            info!(
+                objects = objects.objects.len(),
+                failures = objects.failures.len(),
+                "policies changed"
+            );
+            *published = objects;
+        }
+        changed
+    });
+}
+
+/// Says each complaint when it begins, not at every look.
+fn complain(known: &mut Vec<String>, new: Vec<String>) {
+    new.iter()
+        .filter(|text| !known.contains(text))
+        .for_each(|text| warn!("{text}"));
+    *known = new;
+}
+
+/// What tells that a file has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: (metadata.dev(), metadata.ino()),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct File {
+    /// `None`: to be read at the next look, whatever it looks like.
+    stamp: Option<Stamp>,
+    /// Of the last good state.
+    objects: Vec<Object>,
+    failures: Vec<Failure>,
+}
+
+/// The directory as it was last seen.
+#[derive(Debug)]
+struct Files {
+    directory: PathBuf,
+    files: BTreeMap<PathBuf, File>,
+    /// Policies that are there, and how often each was made again. Those that are gone stay known.
+    births: HashMap<ObjectKey, Birth>,
+}
+
+#[derive(Debug, Default)]
+struct Birth {
+    again: u32,
+    present: bool,
+}
+
+impl Files {
+    fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            files: BTreeMap::new(),
+            births: HashMap::new(),
+        }
+    }
+
+    /// Everything that is there now, or was good last.
+    ///
+    /// # Errors
+    /// The directory cannot be listed; then nothing has changed.
+    fn look(&mut self) -> io::Result<PolicyObjects> {
+        let names = fs::read_dir(&self.directory)?.collect::<Result<Vec<_>, _>>()?;
+        let paths = names
+            .into_iter()
+            .map(|entry| entry.path())
+            .filter(|path| is_wanted(path));
+        let mut before = std::mem::take(&mut self.files);
+        for path in paths {
+            let mut file = before.remove(&path).unwrap_or_default();
+            // Neither a directory nor anything that reading might wait for; gone since the listing: not there.
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => file.update(&path, &metadata),
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => file.fail(&path, error.to_string()),
+            }
+            self.files.insert(path, file);
+        }
+        Ok(self.merge())
+    }
+
+    fn merge(&mut self) -> PolicyObjects {
+        let mut merged = PolicyObjects {
+            known: true,
+            ..PolicyObjects::default()
+        };
+        let mut first: BTreeMap<&ObjectKey, &PathBuf> = BTreeMap::new();
+        for (path, file) in &self.files {
+            merged.failures.extend_from_slice(&file.failures);
+            for object in &file.objects {
+                match first.get(&object.key) {
+                    Some(known) => merged.failures.push(Failure::Twice {
+                        file: path.clone(),
+                        first: (*known).clone(),
+                        object: object.key.clone(),
+                    }),
+                    None => {
+                        first.insert(&object.key, path);
+                        merged.objects.push(object.clone());
+                    }
+                }
+            }
+        }
+        self.name(&mut merged.objects);
+        merged
+    }
+
+    /// Gives a UID to each policy that has none.
+    fn name(&mut self, objects: &mut [Object]) {
+        let is_policy = |kind| matches!(kind, Kind::ClusterNetworkPolicy | Kind::NetworkPolicy);
+        let policies = objects.iter_mut().filter(|object| is_policy(object.key.kind));
+        let mut present = BTreeSet::new();
+        for object in policies.filter(|object| object.uid.is_empty()) {
+            let birth = self.births.entry(object.key.clone()).or_insert(Birth {
+                again: 0,
+                present: true,
+            });
+            if !birth.present {
+                birth.again += 1;
+                birth.present = true;
+            }
+            object.uid = uid(&object.key, birth.again).into();
+            present.insert(object.key.clone());
+        }
+        for (key, birth) in &mut self.births {
+            birth.present = present.contains(key);
+        }
+    }
+}
+
+/// `file:Kind/namespace/name`, and `#n` when it was made again for the nth time.
+fn uid(key: &ObjectKey, again: u32) -> String {
+    let name = match &*key.namespace {
+        "" => format!("file:{}/{}", key.kind, key.name),
+        namespace => format!("file:{}/{namespace}/{}", key.kind, key.name),
+    };
+    match again {
+        0 => name,
+        again => format!("{name}#{again}"),
+    }
+}
+
+impl File {
+    fn update(&mut self, path: &Path, metadata: &Metadata) {
+        let stamp = Stamp::of(metadata);
+        if self.stamp == Some(stamp) {
+            return;
+        }
+        if metadata.len() > MAX_BYTES {
+            self.fail(path, format!("it has {} bytes, more than {MAX_BYTES}", metadata.len()));
+            return;
+        }
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.fail(path, error.to_string());
+                return;
+            }
+        };
+        self.stamp = Some(stamp);
+        self.failures.clear();
+        match document::read(&text) {
+            // Objects that say the same stay the same, so that what rests on them need not be done again.
+            Ok(mut objects) => {
+                for object in &mut objects {
+                    if let Some(known) = self.objects.iter().find(|known| **known == *object) {
+                        *object = known.clone();
+                    }
+                }
+                self.objects = objects;
+            }
+            Err(bad) => {
+                let failures = bad.into_iter().map(|bad| Failure::Document {
+                    file: path.to_owned(),
+                    bad,
+                });
+                self.failures.extend(failures);
+            }
+        }
+    }
+
+    fn fail(&mut self, path: &Path, reason: String) {
+        self.stamp = None;
+        self.failures = vec![Failure::File {
+            file: path.to_owned(),
+            reason,
+        }];
+    }
+}
+
+fn is_wanted(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

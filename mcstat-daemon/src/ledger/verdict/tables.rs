@@ -1,0 +1,126 @@
+//! The maps as a value: what the kernel holds after the same changes, and what it says of a packet.
+//!
+//! User space judges with it what only user space sees whole, and tests hold it against the definitions and the kernel.
+
+use std::{collections::HashMap, net::Ipv4Addr};
+
+use mcstat_common::policy::{
+    DECISION_DROP, PolicyKey, PolicyValue, PortList, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, decide,
+};
+
+use super::{
+    change::{Change, Retired},
+    model::PodName,
+    object::Action,
+};
+
+/// What a verdict may rest on besides addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP to this port.
+    Udp(u16),
+    /// A later fragment of a UDP datagram: its ports lie in another packet.
+    UdpFragment,
+    /// Any other protocol.
+    Other,
+}
+
+/// What is decided, and by which rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Slot of the rule; `None`: no rule matches, which allows.
+    pub rule: Option<u16>,
+    /// Whether it may pass.
+    pub action: Action,
+}
+
+/// Copies of the maps.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    trie: HashMap<PolicyKey, PolicyValue>,
+    lists: HashMap<u16, PortList>,
+    pods: HashMap<PodName, (u16, u8)>,
+}
+
+impl Tables {
+    /// Makes a change, all steps of it.
+    pub fn apply(&mut self, change: &Change) {
+        self.insert(change);
+        self.flip(change);
+        self.delete(&change.retired);
+    }
+
+    /// First step: what is new stands beside the old, and no Pod uses it.
+    pub fn insert(&mut self, change: &Change) {
+        self.lists.extend(change.lists.iter().copied());
+        self.trie
+            .extend(change.sets.iter().flat_map(|set| set.entries.iter().copied()));
+    }
+
+    /// Second step: Pods get their sets.
+    pub fn flip(&mut self, change: &Change) {
+        for (pod, set) in &change.flips {
+            match set {
+                Some(set) => self.pods.insert(pod.clone(), (set.id, set.spaces)),
+                None => self.pods.remove(pod),
+            };
+        }
+    }
+
+    /// Last step, in the kernel after an RCU wait: what no Pod uses goes.
+    pub fn delete(&mut self, retired: &Retired) {
+        for (key, _) in retired.sets.iter().flat_map(|set| &set.entries) {
+            self.trie.remove(key);
+        }
+        for list in &retired.lists {
+            self.lists.remove(list);
+        }
+    }
+
+    /// The verdict on a Pod's packet, record or query; see the `SPACE_` constants for what `address` is.
+    #[must_use]
+    pub fn judge(&self, pod: &PodName, space: u8, address: Ipv4Addr, transport: Transport) -> Verdict {
+        let (set, spaces) = self.pods.get(pod).copied().unwrap_or_default();
+        let found = if spaces & (1 << space) == 0 {
+            None
+        } else {
+            self.longest(set, space, address)
+        };
+        let value = found.unwrap_or_default();
+        let transport = match transport {
+            Transport::Udp(port) => u32::from(port),
+            Transport::UdpFragment => TRANSPORT_FRAGMENT,
+            Transport::Other => TRANSPORT_OTHER,
+        };
+        Verdict::from(decide(value, self.lists.get(&value.list), transport))
+    }
+
+    /// How many entries the trie has.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.trie.len()
+    }
+
+    fn longest(&self, set: u16, space: u8, address: Ipv4Addr) -> Option<PolicyValue> {
+        (0..=32_u32).rev().find_map(|length| {
+            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+            let prefix = (u32::from(address) & mask).to_be();
+            self.trie.get(&PolicyKey::new(set, space, prefix, length)).copied()
+        })
+    }
+}
+
+impl From<u16> for Verdict {
+    /// From a decision of the maps.
+    fn from(decision: u16) -> Self {
+        let slot = decision & !DECISION_DROP;
+        Self {
+            rule: (slot != 0).then_some(slot),
+            action: if decision & DECISION_DROP == 0 {
+                Action::Allow
+            } else {
+                Action::Drop
+            },
+        }
+    }
+}
