@@ -154,3 +154,27 @@ fn a_forged_source_is_dropped_before_the_counters() {
     assert_eq!(pipeline.inbound("rec").unwrap(), honest);
     assert_eq!(receiver.finish().unwrap()[&IpAddr::V4(GROUP)], Count::new(10, 1000));
 }
+
+/// What an unpaced sender loses is lost in the kernel's queue before the switch, and in no other counter.
+#[test]
+fn an_overflow_is_seen_where_it_happens() {
+    let bed = Bed::up(&[("mkt", "feed")]).unwrap();
+    let sent = 20_000;
+    // Nothing else is to be in the queue: no router solicitations, no MLD reports.
+    let quiet = || Ok(std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1")?);
+    bed.pod("feed").unwrap().netns.within(quiet).unwrap();
+    // Stopped, the switch takes nothing off its queue: it overflows on any machine.
+    let switch = bed.ovs.vswitchd_pid().unwrap();
+    mcstat_bed::command::sh(&format!("kill -STOP {switch}")).unwrap();
+    let sender = bed.pod("feed").unwrap().send(IpAddr::V4(GROUP), sent, 0, 1300);
+    let result = sender.wait();
+    mcstat_bed::command::sh(&format!("kill -CONT {switch}")).unwrap();
+    assert_eq!(result.unwrap(), sent);
+    let counted = || bed.pipeline().outbound("feed").unwrap().unwrap().packets;
+    let drops = || bed.ovs.queue_drops().unwrap();
+    bed.eventually("flow and drops together make what was sent", || {
+        Ok(counted() + drops() == sent)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {} and {}", counted(), drops()));
+    assert!(drops() > 0);
+}
