@@ -1,6 +1,7 @@
 //! The bed while agent, switch, database, Pods and groups change: what real counters do then.
 //!
 //! Needs root and Open vSwitch.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::net::{IpAddr, Ipv4Addr};
 

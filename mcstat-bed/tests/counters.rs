@@ -1,6 +1,7 @@
 //! The bed checked by itself: what the switch's flows count, read by `ovs-ofctl`, is what was sent and received.
 //!
 //! Needs root and Open vSwitch. The frame sizes are those of Ethernet, IPv4 and UDP: 42 bytes around the payload.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,5 @@
 //! A bed that ends leaves nothing: no namespace, file, mount or process, after a panic too. Needs root and Open vSwitch.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::{fs, panic, path::Path, thread};
 

@@ -1,4 +1,5 @@
 //! Two nodes and a tunnel, as in Antrea's encap mode. Needs root and Open vSwitch.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::net::{IpAddr, Ipv4Addr};
 

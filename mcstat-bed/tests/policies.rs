@@ -1,6 +1,7 @@
 //! Rules on the bed: Antrea's own acceptance numbers (its e2e test of multicast statistics), by `ovs-ofctl` alone.
 //!
 //! Needs root and Open vSwitch. 10 packets of 100 bytes to each group, frames of 142 bytes.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::{
     net::{IpAddr, Ipv4Addr},
