@@ -18,6 +18,14 @@ pub struct Prefix {
     pub bits: u8,
 }
 
+impl Prefix {
+    /// Whether the address is one of them.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.bits.min(32))).unwrap_or(0);
+        (address.to_bits() ^ self.address.to_bits()) & mask == 0
+    }
+}
+
 impl fmt::Display for Prefix {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}/{}", self.address, self.bits)
