@@ -178,7 +178,7 @@ async fn a_table_has_the_columns_of_the_design() {
             0,
             300,
             1,
-            "SwitchRestarted",
+            "unavailable",
             "n7",
             "1/2",
             "60m",

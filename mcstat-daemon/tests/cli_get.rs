@@ -73,7 +73,7 @@ async fn wide_adds_columns() {
     );
     assert_eq!(
         lines[1][11..],
-        ["115304", "0", "300", "1", "SwitchRestarted", "n7", "1/2", "60m", "3s"]
+        ["115304", "0", "300", "1", "unavailable", "n7", "1/2", "60m", "3s"]
     );
 }
 

@@ -2,6 +2,7 @@
 
 pub mod group;
 mod group_columns;
+pub mod ledgers;
 mod pod_columns;
 pub mod resource;
 pub mod scope;

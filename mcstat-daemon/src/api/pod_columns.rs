@@ -113,7 +113,7 @@ const COLUMNS: [Column<PodMulticastStats>; 20] = [
     Column::wide(
         "Ledgers",
         STRING,
-        "Whether wire, switch and kernel agree: Agree, or why not.",
+        "Whether veth and switch agree: agree, differ(how many causes lately) or unavailable.",
         |pod, _| json!(ledgers(pod)),
     ),
     Column::wide("Node", STRING, "Node that the Pod runs on.", |pod, _| {
@@ -182,14 +182,16 @@ fn groups(pod: &PodMulticastStats) -> Option<usize> {
     Some(counted.map(|group| group.group).collect::<BTreeSet<IpAddr>>().len())
 }
 
-fn ledgers(pod: &PodMulticastStats) -> &str {
-    let Some(condition) = pod.status.conditions.iter().find(|c| c.kind == "LedgersAgree") else {
-        return NOT_MEASURED;
-    };
-    match condition.status.as_str() {
-        "True" => "Agree",
-        _ if condition.reason.is_empty() => "Unknown",
-        _ => &condition.reason,
+/// One word of three; why it is unavailable stands in the condition.
+fn ledgers(pod: &PodMulticastStats) -> String {
+    match condition(pod, "LedgersAgree") {
+        None => NOT_MEASURED.to_owned(),
+        Some("True") => "agree".to_owned(),
+        Some("False") => {
+            let differing = pod.status.ledgers.as_ref().map_or(0, |ledgers| ledgers.differing);
+            format!("differ({differing})")
+        }
+        Some(_) => "unavailable".to_owned(),
     }
 }
 

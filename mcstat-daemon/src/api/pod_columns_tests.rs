@@ -167,14 +167,17 @@ fn groups_are_distinct_addresses_with_a_series_or_a_membership() {
 }
 
 #[test]
-fn ledgers_say_agree_or_why_not() {
-    let with = |status: &str, reason: &str| {
-        let conditions = json!([{"type": "LedgersAgree", "status": status, "reason": reason}]);
-        named(&pod(&json!({"conditions": conditions})))["LEDGERS"].clone()
+fn ledgers_say_one_word_of_three() {
+    let with = |status: &str, differing: u32| {
+        let conditions = json!([{"type": "LedgersAgree", "status": status, "reason": "Any"}]);
+        named(&pod(
+            &json!({"conditions": conditions, "ledgers": {"differing": differing}}),
+        ))["LEDGERS"]
+            .clone()
     };
-    assert_eq!(with("True", "WithinLag"), json!("Agree"));
-    assert_eq!(with("Unknown", "SwitchRestarted"), json!("SwitchRestarted"));
-    assert_eq!(with("Unknown", ""), json!("Unknown"));
+    assert_eq!(with("True", 0), json!("agree"));
+    assert_eq!(with("False", 2), json!("differ(2)"));
+    assert_eq!(with("Unknown", 2), json!("unavailable"));
 }
 
 #[test]

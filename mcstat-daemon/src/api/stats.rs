@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::ledgers::Ledgers;
+
 /// API group that users know from Antrea.
 pub const GROUP: &str = "stats.antrea.io";
 /// Version of [`GROUP`].
@@ -101,6 +103,9 @@ pub struct Status {
     /// What of the Pod's memberships was refused, counted; absent while nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub membership_limits: Option<MembershipLimits>,
+    /// The veth's account beside the switch's; absent where no switch is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledgers: Option<Ledgers>,
     /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`.
     pub conditions: Vec<Condition>,
 }
@@ -127,7 +132,7 @@ pub struct Inbound {
     pub families: Families,
     /// Packets with TTL or hop limit 1 or less.
     pub ttl1: u64,
-    /// What the switch decided to send to the Pod and the veth never saw; absent while unknown.
+    /// What the switch decided to send to the Pod and the veth never saw, IPv4 only; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
     /// What has no series of its own.
@@ -147,7 +152,7 @@ pub struct Outbound {
     pub admitted: u64,
     /// Denied by an enforced rule.
     pub dropped: u64,
-    /// Dropped by the switch, without a policy source; absent while unknown.
+    /// Dropped by the switch or before it, without a policy source, IPv4 only; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_dropped: Option<u64>,
     /// Denied by a rule that nobody enforces; part of `admitted`.

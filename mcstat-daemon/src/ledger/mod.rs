@@ -5,7 +5,8 @@
 //! Snapshot ─┬─▶ delta       the last readings ─▶ rates ───────────────┐
 //!           ├─▶ history     what has ended     ─▶ totals ──────────────┤
 //!           ├─▶ membership  reports and kernels ─▶ who has joined what ─┤
-//!           └─▶ findings    ◀── membership      ─▶ what is wrong ───────┴─▶ summary ─▶ NodeStatsSummary
+//!           ├─▶ findings    ◀── membership      ─▶ what is wrong ───────┤
+//!           └─▶ reconcile   ◀── membership      ─▶ what the switch says ┴─▶ summary ─▶ NodeStatsSummary
 //! ```
 //! The same snapshots give the same summaries, byte for byte.
 
@@ -19,6 +20,7 @@ mod history;
 #[path = "../../tests/scenarios_support/mod.rs"]
 mod lines;
 mod membership;
+mod reconcile;
 #[cfg(test)]
 mod scene;
 pub mod snapshot;
@@ -30,11 +32,15 @@ mod tests;
 mod totals;
 pub mod verdict;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 
-use self::{delta::Window, findings::Findings, history::Sandboxes, membership::Memberships, snapshot::Snapshot};
+pub use self::reconcile::{LAG, PortBook, SideBook};
+use self::{
+    delta::Window, findings::Findings, history::Sandboxes, membership::Memberships, reconcile::Reconcile,
+    snapshot::Snapshot,
+};
 use crate::api::summary::NodeStatsSummary;
 
 /// The window of rates and of `Dropping`, unless the configuration says otherwise.
@@ -75,6 +81,7 @@ pub struct Ledger {
     sandboxes: Sandboxes,
     memberships: Memberships,
     findings: Findings,
+    reconcile: Reconcile,
 }
 
 impl Ledger {
@@ -87,6 +94,7 @@ impl Ledger {
             sandboxes: Sandboxes::default(),
             memberships: Memberships::default(),
             findings: Findings::default(),
+            reconcile: Reconcile::default(),
         }
     }
 
@@ -99,8 +107,21 @@ impl Ledger {
         self.sandboxes.update(snapshot);
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
+        self.reconcile.update(snapshot, &self.memberships);
         summary::summarize(self, snapshot)
     }
+
+    /// Before the first tick: what an earlier process had booked, and its baselines, by port id. What passed meanwhile is
+    /// compared; nothing is booked twice.
+    pub fn restore(&mut self, books: BTreeMap<u32, PortBook>) {
+        self.reconcile.restore(books);
+    }
+
+    /// What [`restore`](Self::restore) wants at the next start, by port id, as of the last tick.
+    pub fn books(&self) -> impl Iterator<Item = (u32, PortBook)> {
+        self.reconcile.books()
+    }
+
     /// The memberships as of the last tick, by the merged truth.
     pub fn joined(&self) -> Joined {
         let ports = self.memberships.ports().flat_map(|(id, port)| {

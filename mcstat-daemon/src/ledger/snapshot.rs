@@ -45,6 +45,9 @@ pub struct Snapshot {
     /// What the switch calls each port, by [`PortReading::id`]; those that it does not know are not listed.
     #[serde(skip)]
     pub switch_ports: BTreeMap<u32, SwitchPort>,
+    /// When each port's programs were last found to be off, by [`PortReading::id`]: packets passed uncounted before.
+    #[serde(skip)]
+    pub detached: BTreeMap<u32, Timestamp>,
     /// The IGMP and MLD messages handed up since the snapshot before, in the order of the ring buffer. What was not
     /// handed up stands in [`KernelReading`] and [`DirectionReading::events_limited`].
     #[serde(skip)]

@@ -2,7 +2,10 @@
 //!
 //! `Stale` is not among them: only who waits for this node can tell. Findings come before `Dropping`.
 
-use crate::api::stats::{Condition, Finding, Interface};
+use crate::api::{
+    ledgers::Reason,
+    stats::{Condition, Finding, Interface},
+};
 
 /// No interface of the Pod is counted.
 const NOT_COUNTED: &str = "NotCounted";
@@ -24,16 +27,11 @@ pub(super) fn word(interfaces: &[Interface], finding: Option<&Finding>, dropping
 }
 
 /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`, in this order.
-pub(super) fn conditions(interfaces: &[Interface]) -> Vec<Condition> {
+pub(super) fn conditions(interfaces: &[Interface], ledgers: Reason, message: &str) -> Vec<Condition> {
     vec![
         condition("Fresh", "True", "Reported", ""),
         counted(interfaces),
-        condition(
-            "LedgersAgree",
-            "Unknown",
-            "NoSwitchLedger",
-            "no switch is read: the counters are the kernel's alone",
-        ),
+        condition("LedgersAgree", ledgers.status(), ledgers.word(), message),
         condition(
             "PolicyKnown",
             "False",

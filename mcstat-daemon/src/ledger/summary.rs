@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use jiff::SignedDuration;
+
 use super::{
     Ledger, control_counts,
     delta::{Baseline, rounded},
@@ -99,11 +101,17 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         sandboxes,
         memberships,
         findings,
+        reconcile,
     } = ledger;
     let namespace = snapshot.namespaces.iter().find(|reading| reading.pod == *pod);
     let interfaces = interfaces(listed);
     let baselines: Vec<_> = listed.ports.iter().map(|port| (*port, window.baseline(port))).collect();
-    let dropping = listed.ports.iter().any(|port| window.dropping(port));
+    let span = SignedDuration::from_secs(node.window_seconds.into());
+    let dropping = |port: &&PortReading| window.dropping(port) || reconcile.dropping(port.id, snapshot.at, span);
+    let dropping = listed.ports.iter().any(dropping);
+    let served = reconcile.served(&listed.ports, snapshot, span);
+    let [inbound_dropped, switch_dropped] =
+        [Direction::Inbound, Direction::Outbound].map(|direction| reconcile.dropped(pod, direction));
     let totals = sandboxes.totals(pod);
     let mut found: Vec<_> = listed
         .ports
@@ -118,12 +126,17 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         start_time: sandboxes.start(pod),
         observed_at: snapshot.at,
         window_seconds: node.window_seconds,
-        inbound: totals.as_ref().map(|totals| inbound(totals, &baselines)),
-        outbound: totals.as_ref().map(|totals| outbound(totals, &baselines)),
+        inbound: totals
+            .as_ref()
+            .map(|totals| inbound(totals, &baselines, inbound_dropped)),
+        outbound: totals
+            .as_ref()
+            .map(|totals| outbound(totals, &baselines, switch_dropped)),
         igmp: totals.as_ref().map(|totals| igmp(totals, memberships, listed)),
         socket_drops: namespace.and_then(|namespace| namespace.socket_drops),
         kernel: namespace.and_then(kernel_witness),
-        conditions: status::conditions(&interfaces),
+        conditions: status::conditions(&interfaces, served.reason, &served.message),
+        ledgers: served.ledgers,
         interfaces,
         groups: groups::rows(&baselines, memberships, findings),
         findings: found,
@@ -200,7 +213,7 @@ fn rate(ports: &Ports<'_>, direction: Direction) -> Option<f64> {
     rates.reduce(|sum, rate| sum + rate).map(rounded)
 }
 
-fn inbound(totals: &PodTotals, ports: &Ports<'_>) -> stats::Inbound {
+fn inbound(totals: &PodTotals, ports: &Ports<'_>, dropped: Option<u64>) -> stats::Inbound {
     let totals = &totals.inbound;
     let sum = totals.sum();
     stats::Inbound {
@@ -214,20 +227,20 @@ fn inbound(totals: &PodTotals, ports: &Ports<'_>) -> stats::Inbound {
         },
         families: families(totals),
         ttl1: sum.ttl1,
-        dropped: None,
+        dropped,
         other_groups: other_groups(totals),
         control: control_counts::non_zero(&totals.control),
     }
 }
 
-fn outbound(totals: &PodTotals, ports: &Ports<'_>) -> stats::Outbound {
+fn outbound(totals: &PodTotals, ports: &Ports<'_>, switch_dropped: Option<u64>) -> stats::Outbound {
     let totals = &totals.outbound;
     let sum = totals.sum();
     stats::Outbound {
         sent: sum.admitted.packets.saturating_add(sum.dropped),
         admitted: sum.admitted.packets,
         dropped: sum.dropped,
-        switch_dropped: None,
+        switch_dropped,
         would_drop: sum.would_drop,
         foreign_source: totals.foreign_source,
         bytes: sum.admitted.bytes,

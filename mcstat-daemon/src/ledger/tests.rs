@@ -226,6 +226,7 @@ proptest! {
                 namespaces: Vec::new(),
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
+                detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
             let summary = ledger.tick(&snapshot);
@@ -259,6 +260,7 @@ proptest! {
                 namespaces: Vec::new(),
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
+                detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
             let mut reversed = snapshot.clone();
@@ -293,6 +295,7 @@ fn joined_groups_are_those_of_their_own_port_only() {
         namespaces: vec![serde_json::from_value(namespace).unwrap()],
         switch: SwitchReading::None,
         switch_ports: BTreeMap::new(),
+        detached: BTreeMap::new(),
         messages: Vec::new(),
     };
     let mut ledger = ledger();

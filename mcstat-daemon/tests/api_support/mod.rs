@@ -83,6 +83,7 @@ pub(crate) fn idle_pod(node: &str, namespace: &str, name: &str, now: Timestamp) 
             groups: vec![],
             findings: vec![],
             membership_limits: None,
+            ledgers: None,
             conditions: vec![],
         },
     }

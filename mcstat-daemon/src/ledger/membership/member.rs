@@ -22,7 +22,7 @@ use crate::{
 
 /// How long the witnesses may differ: longer than a host takes from one unsolicited report to its repetition (IGMPv2:
 /// 10 s, RFC 2236 §8.10), so that one lost report is no disagreement.
-pub(super) const GRACE: SignedDuration = SignedDuration::from_secs(15);
+pub(in crate::ledger) const GRACE: SignedDuration = SignedDuration::from_secs(15);
 /// Over how long ends are counted as flaps.
 const FLAP_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// Ends kept at most; who flaps more often than that is called so all the same.

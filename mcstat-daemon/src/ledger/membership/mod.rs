@@ -24,6 +24,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
+pub(super) use self::member::GRACE;
 use self::{
     link::Link,
     member::{Circumstances, Evidence, Member},
@@ -215,6 +216,11 @@ impl Port {
     /// What is served of each group, as of the last tick.
     pub(super) fn memberships(&self) -> &BTreeMap<IpAddr, Membership> {
         &self.served
+    }
+
+    /// Whether the Pod's kernel has joined the group; `None` while that is not known.
+    pub(super) fn kernel_joined(&self, group: IpAddr) -> Option<bool> {
+        Some(self.kernel.as_ref()?.says(group)?.is_some())
     }
 
     /// Since when the Pod is a member of the group, if it is.
