@@ -333,7 +333,8 @@ fn ipv6_upper<P: Packet>(
         if head & 0xfff8 > unit << 14 {
             return as_data;
         }
-        offset += (8 + (head >> 16 & 0xff) * unit) as usize;
+        // The mask takes nothing off. Before Linux 6.10 the verifier knows nothing of a product of two variables.
+        offset += (8 + (((head >> 16 & 0xff) * unit) & LENGTH_MASK)) as usize;
         if offset > end {
             return Class::Malformed(Malformed::BadLength);
         }
@@ -356,7 +357,12 @@ const fn unit_bytes(extension: u8) -> u32 {
     0x8004_0808 >> (extension & 0x1c) & 0xf
 }
 
+/// Holds every product of a length field and [`unit_bytes`].
+const LENGTH_MASK: u32 = 0x7fc;
+
 const _: () = {
+    // All multiples of 4, up to the largest.
+    assert!(LENGTH_MASK & 3 == 0 && (LENGTH_MASK + 4).is_power_of_two() && 0xff * 8 <= LENGTH_MASK);
     assert!(unit_bytes(HOP_BY_HOP) == 8 && unit_bytes(ROUTING) == 8 && unit_bytes(DESTINATION_OPTIONS) == 8);
     assert!(unit_bytes(AUTHENTICATION) == 4 && unit_bytes(FRAGMENT) == 0);
 };

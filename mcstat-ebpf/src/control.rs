@@ -1,5 +1,7 @@
 //! IGMP, MLD, neighbour discovery and malformed frames: counted per port and direction; messages handed to the agent.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_jiffies64, bpf_ringbuf_query, bpf_skb_load_bytes},
@@ -136,11 +138,8 @@ fn record<const WORDS: usize>(skb: *mut __sk_buff, ip_offset: u32, mut header: E
     let Some(mut entry) = EVENTS.reserve_untyped::<[u64; WORDS]>(0) else {
         return false;
     };
-    let room = (WORDS * 8 - size_of::<EventHeader>()) as u32;
-    let mut captured = header.original_length;
-    if captured > room {
-        captured = room;
-    }
+    let room = WORDS * 8 - size_of::<EventHeader>();
+    let captured = at_most(header.original_length as u64, room as u64) as u32;
     let start = entry.as_mut_ptr().cast::<EventHeader>();
     // SAFETY: the record holds a header and `room` bytes, and `captured` is at most that.
     unsafe {
@@ -150,6 +149,18 @@ fn record<const WORDS: usize>(skb: *mut __sk_buff, ip_offset: u32, mut header: E
     }
     entry.submit(wakeup());
     true
+}
+
+/// The smaller of two, as the verifier must see it: compared and limited in one register. The compiler would compare a
+/// copy, and Linux 6.1 does not carry a bound from a 32-bit copy to its original.
+#[inline(always)]
+fn at_most(value: u64, limit: u64) -> u64 {
+    let mut bounded = value;
+    // SAFETY: registers only.
+    unsafe {
+        asm!("if {v} <= {l} goto +1", "{v} = {l}", v = inout(reg) bounded, l = in(reg) limit);
+    }
+    bounded
 }
 
 /// The agent reads on a timer: a wake-up a message would cost thirty times the message. A filling ring wakes it.

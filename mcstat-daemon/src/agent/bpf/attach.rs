@@ -21,6 +21,7 @@ use aya_obj::generated::bpf_attach_type;
 use super::{
     KernelError,
     chain::{self, Chain},
+    sys,
     table::Entry,
 };
 use crate::ledger::snapshot::Direction;
@@ -65,7 +66,8 @@ const DIRECTIONS: [(Direction, &str, TcAttachType); 2] = [
 ];
 
 impl Programs {
-    /// Loads the classifiers into the kernel. `pins` is the directory of the maps.
+    /// Loads the classifiers into the kernel. `pins` is the directory of the maps; `hook` is clsact, or TCX where the
+    /// kernel has it. That is known before anything is attached: a filter of an earlier run must be found too.
     ///
     /// # Errors
     /// The verifier's refusal, with its log.
@@ -73,11 +75,22 @@ impl Programs {
         for name in ["mcstat_outbound", "mcstat_inbound", "mcstat_clock"] {
             program(&mut ebpf, name)?.load()?;
         }
+        let hook = if hook == Hook::Tcx && !has_tcx() {
+            tracing::info!("this kernel has no TCX; attaching through clsact");
+            Hook::Clsact
+        } else {
+            hook
+        };
         Ok(Self {
             ebpf,
             links: pins.join("links"),
             hook,
         })
+    }
+
+    /// What the programs are put on.
+    pub fn hook(&self) -> Hook {
+        self.hook
     }
 
     /// One of the programs.
@@ -105,17 +118,10 @@ impl Programs {
     }
 
     fn attach_one(&mut self, interface: &str, name: &str, kind: TcAttachType, pin: &Path) -> Result<(), KernelError> {
-        if self.hook == Hook::Tcx {
-            match self.attach_tcx(interface, name, kind, pin) {
-                // A kernel before 6.6 does not know the attach type.
-                Err(error) if error.is_unsupported() && !pin.exists() => {
-                    tracing::info!("this kernel has no TCX; attaching through clsact");
-                    self.hook = Hook::Clsact;
-                }
-                other => return other,
-            }
+        match self.hook {
+            Hook::Tcx => self.attach_tcx(interface, name, kind, pin),
+            Hook::Clsact => self.attach_clsact(interface, name, kind),
         }
-        self.attach_clsact(interface, name, kind)
     }
 
     fn attach_tcx(&mut self, interface: &str, name: &str, kind: TcAttachType, pin: &Path) -> Result<(), KernelError> {
@@ -265,6 +271,14 @@ impl Programs {
         }
         Ok(removed)
     }
+}
+
+/// Asks the loopback interface, which every network namespace has as its first. A kernel before 6.6, or one built without
+/// TCX, does not know the attach type; whatever else it says, attaching will say it again.
+fn has_tcx() -> bool {
+    const LOOPBACK: u32 = 1;
+    let asked = sys::tcx_programs(LOOPBACK, bpf_attach_type::BPF_TCX_INGRESS);
+    asked.map_err(|error| error.raw_os_error()) != Err(Some(libc::EINVAL))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, KernelError> {

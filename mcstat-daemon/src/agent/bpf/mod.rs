@@ -106,20 +106,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl KernelError {
-    /// Whether the kernel does not know what was asked of it (TCX before 6.6).
-    fn is_unsupported(&self) -> bool {
-        let mut source: Option<&dyn std::error::Error> = Some(self);
-        while let Some(error) = source {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                return matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP));
-            }
-            source = error.source();
-        }
-        false
-    }
-}
-
 /// Everything of the kernel side.
 pub struct Kernel {
     /// The maps; shared by the tick and the ports thread.
