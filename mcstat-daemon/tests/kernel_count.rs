@@ -13,7 +13,7 @@ use mcstat::{
     ledger::snapshot::{DirectionReading, PortReading, Traffic},
 };
 use support::{
-    Bpffs, attach, frames, group, in_netns, ip, open_with, reading, total,
+    Bpffs, agents_hook, attach, frames, group, in_netns, ip, open_with, reading, total,
     wire::{Sender, Wire},
 };
 
@@ -195,8 +195,8 @@ fn ten_thousand_to_each_of_three_groups(hook: Hook) {
 }
 
 #[test]
-fn ten_thousand_frames_to_each_of_three_groups_by_tcx() {
-    ten_thousand_to_each_of_three_groups(Hook::Tcx);
+fn ten_thousand_frames_to_each_of_three_groups_by_the_agents_hook() {
+    ten_thousand_to_each_of_three_groups(agents_hook());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn ten_thousand_frames_to_each_of_three_groups_by_clsact() {
 #[test]
 fn in_the_ssm_ranges_each_source_has_its_own_slot() {
     in_netns(|| {
-        let bench = Bench::new(Hook::Tcx, 1500);
+        let bench = Bench::new(agents_hook(), 1500);
         let sent = [
             ("232.1.2.3", "10.0.0.2", 300),
             ("232.1.2.3", "10.9.9.9", 500),
@@ -247,7 +247,7 @@ fn in_the_ssm_ranges_each_source_has_its_own_slot() {
 #[test]
 fn sources_ttl_and_time_of_the_last_packet() {
     in_netns(|| {
-        let bench = Bench::new(Hook::Tcx, 1500);
+        let bench = Bench::new(agents_hook(), 1500);
         let wire = &bench.wire;
         let (own, foreign) = (
             frames::data("10.0.0.2", "239.7.7.7", 30),
@@ -312,7 +312,7 @@ fn sources_ttl_and_time_of_the_last_packet() {
 #[test]
 fn unicast_broadcast_and_arp_are_not_counted() {
     in_netns(|| {
-        let bench = Bench::new(Hook::Tcx, 1500);
+        let bench = Bench::new(agents_hook(), 1500);
         let mut arp = frames::ethernet(0x0806);
         arp.resize(60, 0);
         let frames = [
@@ -335,7 +335,7 @@ fn unicast_broadcast_and_arp_are_not_counted() {
 #[test]
 fn the_programs_let_every_frame_pass() {
     in_netns(|| {
-        for hook in [Hook::Tcx, Hook::Clsact] {
+        for hook in [agents_hook(), Hook::Clsact] {
             let bench = Bench::new(hook, 1500);
             // A filter behind ours that takes one group away: it must still be asked.
             if hook == Hook::Tcx {

@@ -10,7 +10,7 @@ use agent_process::{Node, packets};
 use mcstat::agent::bpf::{Kernel, attach::Hook, chain::Chain, table::Entry};
 use serde_json::{Value, json};
 use support::{
-    Bpffs, attach, frames, in_netns, open, open_with, run,
+    Bpffs, agents_hook, attach, frames, in_netns, need_tcx, open, open_with, run,
     wire::{Sender, Wire, eventually},
 };
 
@@ -25,9 +25,19 @@ fn alone() -> [Chain; 2] {
     })
 }
 
+/// A filter on what the Pod sends.
+fn filter(interface: &str, priority: u16) {
+    let rule = "protocol ip u32 match ip dst 239.9.9.9/32 classid 1:1";
+    run(
+        "tc",
+        &format!("filter add dev {interface} ingress pref {priority} {rule}"),
+    );
+}
+
 /// A second mcstat is another program like any.
 #[test]
 fn on_tcx_what_came_to_the_head_later_is_told_by_name() {
+    need_tcx();
     in_netns(|| {
         let (bpffs, others) = (Bpffs::new(), Bpffs::new());
         let wire = Wire::new("pod-a");
@@ -62,21 +72,27 @@ fn on_clsact_filters_of_a_lower_priority_are_told() {
         let mut kernel = open_with(&bpffs.options(), Hook::Clsact);
         let entry = attach(&mut kernel, "a", &wire, &[]);
         assert_eq!(chains(&mut kernel, &entry), alone());
-        let filter = |direction: &str, priority: u16| {
-            let rule = "protocol ip u32 match ip dst 239.9.9.9/32 classid 1:1";
-            run(
-                "tc",
-                &format!("filter add dev pod-a {direction} pref {priority} {rule}"),
-            );
-        };
-        filter("ingress", 100);
+        filter("pod-a", 100);
         assert_eq!(chains(&mut kernel, &entry), alone(), "behind us is no matter");
-        filter("ingress", 3);
+        filter("pod-a", 3);
         let [outbound, inbound] = chains(&mut kernel, &entry);
         assert_eq!(outbound.before, ["u32 (tc priority 3)"]);
         assert_eq!((outbound.ours, &inbound), (true, &alone()[1]));
-        // On kernels with TCX its programs come before all filters.
-        let others = Bpffs::new();
+        run("tc", "filter del dev pod-a egress pref 7");
+        assert!(!chains(&mut kernel, &entry)[1].ours);
+    });
+}
+
+#[test]
+fn on_tcx_its_programs_are_told_before_the_filters() {
+    need_tcx();
+    in_netns(|| {
+        let (bpffs, others) = (Bpffs::new(), Bpffs::new());
+        let wire = Wire::new("pod-a");
+        wire.up(1500);
+        let mut kernel = open_with(&bpffs.options(), Hook::Clsact);
+        let entry = attach(&mut kernel, "a", &wire, &[]);
+        filter("pod-a", 3);
         let mut other = open(&others.options());
         attach(&mut other, "a", &wire, &[]);
         let [outbound, inbound] = chains(&mut kernel, &entry);
@@ -85,8 +101,6 @@ fn on_clsact_filters_of_a_lower_priority_are_told() {
             "{outbound:?}"
         );
         assert_eq!((outbound.before.len(), inbound.before.len()), (2, 1));
-        run("tc", "filter del dev pod-a egress pref 7");
-        assert!(!chains(&mut kernel, &entry)[1].ours);
     });
 }
 
@@ -115,26 +129,45 @@ fn the_agent_says_who_stands_before_it_and_comes_back_when_taken_off() {
         let well = ["True", "AllInterfaces", ""].map(str::to_owned);
         assert_eq!(counted(&feed().unwrap()), well);
 
-        let mut other = open(&others.options());
-        let their_entry = attach(&mut other, "other", &wire, &[]);
+        let tcx = agents_hook() == Hook::Tcx;
+        let theirs = if tcx {
+            let mut other = open(&others.options());
+            let entry = attach(&mut other, "other", &wire, &[]);
+            Some((other, entry))
+        } else {
+            filter("mkt-feed-0", 3);
+            None
+        };
         eventually("that another program stands before ours", || {
             feed().is_some_and(|pod| counted(&pod) != well)
         });
         let [status, reason, message] = counted(&feed().unwrap());
         assert_eq!((status.as_str(), reason.as_str()), ("True", "BehindAnotherProgram"));
-        assert!(message.contains("eth0: mcstat_outbound (program "), "{message}");
+        let name = if tcx {
+            "mcstat_outbound (program "
+        } else {
+            "u32 (tc priority 3) "
+        };
+        assert!(message.contains(&format!("eth0: {name}")), "{message}");
         assert!(
             message.ends_with("before mcstat on mkt-feed-0; what it drops or redirects is not counted"),
             "{message}"
         );
         assert_eq!(feed().unwrap()["status"]["summary"], "OK", "it is counted all the same");
-        other.programs.detach(&their_entry);
+        match theirs {
+            Some((mut other, entry)) => other.programs.detach(&entry),
+            None => drop(run("tc", "filter del dev mkt-feed-0 ingress pref 3")),
+        }
         eventually("that it is gone", || feed().is_some_and(|pod| counted(&pod) == well));
 
-        // Somebody takes every TCX program off, and traffic is counted again without any help.
-        for direction in ["outbound", "inbound"] {
-            let pin = bpffs.options().pins().join(format!("links/1-{direction}"));
-            run("bpftool", &format!("link detach pinned {}", pin.display()));
+        // Somebody takes our programs off, and traffic is counted again without any help.
+        for (direction, hook) in [("outbound", "ingress"), ("inbound", "egress")] {
+            if tcx {
+                let pin = bpffs.options().pins().join(format!("links/1-{direction}"));
+                run("bpftool", &format!("link detach pinned {}", pin.display()));
+            } else {
+                run("tc", &format!("filter del dev mkt-feed-0 {hook} pref 7"));
+            }
         }
         let before = packets(&feed().unwrap()).unwrap().0;
         let frame = [frames::data("10.0.0.2", "239.1.1.1", 100)];

@@ -15,7 +15,7 @@ use std::{
 };
 
 use mcstat::agent::bpf::{Kernel, attach::Hook, sys, table, upgrade};
-use support::{Bpffs, enter, frames, in_netns, open, pod_port, reading, total, veth::Veth};
+use support::{Bpffs, enter, frames, in_netns, need_tcx, open, pod_port, reading, total, veth::Veth};
 
 const GROUPS: [&str; 3] = ["239.1.1.1", "239.1.1.2", "ff3e::1:3"];
 
@@ -151,7 +151,8 @@ fn an_unknown_abi_is_kept_aside_and_goes_on_counting() {
 }
 
 #[test]
-fn links_of_no_port_are_taken_off_at_the_start() {
+fn on_tcx_links_of_no_port_are_taken_off_at_the_start() {
+    need_tcx();
     in_netns(|| {
         let bpffs = Bpffs::new();
         let (veth, left) = (Veth::new("mch0"), Veth::new("mch1"));

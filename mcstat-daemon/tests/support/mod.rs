@@ -116,9 +116,34 @@ pub fn pin_to(cpu: usize) {
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
 }
 
-/// Opens the kernel side; panics with the agent's own message.
+/// Opens the kernel side on the hook that the agent takes; panics with the agent's own message.
 pub fn open(options: &Options) -> Kernel {
-    open_with(options, Hook::Tcx)
+    let kernel = open_with(options, Hook::Tcx);
+    assert_eq!(kernel.programs.hook(), agents_hook(), "Linux {:?}", release());
+    kernel
+}
+
+/// TCX where the kernel has it.
+pub fn agents_hook() -> Hook {
+    if release() >= (6, 6) { Hook::Tcx } else { Hook::Clsact }
+}
+
+/// For tests of what only TCX has: they fail on other kernels. Their names begin with `on_tcx`.
+pub fn need_tcx() {
+    let release = release();
+    assert!(
+        release >= (6, 6),
+        "this test needs TCX, and Linux {release:?} has none (6.6)"
+    );
+}
+
+/// Major and minor number of the running kernel.
+pub fn release() -> (u32, u32) {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = text
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// As [`open`], with the hook that the programs are to be put on.

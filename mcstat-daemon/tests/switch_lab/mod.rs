@@ -1,4 +1,4 @@
-//! A private Open vSwitch with the userspace datapath, in a network namespace and a run directory of its own.
+//! A private Open vSwitch, with the userspace datapath unless said, in a network namespace and a run directory of its own.
 //!
 //! Needs root, iproute2 and openvswitch-switch; the binary that uses it has the module `pods_lab`.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
@@ -25,8 +25,13 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
-    /// Starts one with the bridge `br-int`. `tag` keeps the tests of one process apart.
+    /// Starts one with the bridge `br-int` and the userspace datapath. `tag` keeps the tests of one process apart.
     pub(crate) fn new(tag: &str) -> Self {
+        Self::with_datapath(tag, "netdev")
+    }
+
+    /// As [`Switch::new`], with the datapath `system` (the kernel's, which must have openvswitch.ko) or `netdev`.
+    pub(crate) fn with_datapath(tag: &str, datapath: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut switch = Self {
             lab: Lab::new(tag),
@@ -41,7 +46,9 @@ impl Switch {
         switch.start_server();
         switch.vsctl("--no-wait init");
         switch.start_switch();
-        switch.vsctl("add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=secure");
+        switch.vsctl(&format!(
+            "add-br br-int -- set bridge br-int datapath_type={datapath} fail_mode=secure"
+        ));
         switch
     }
 

@@ -17,6 +17,9 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_btf_info, bpf_cmd, bpf_prog_info};
 
+const CLASS_LDX: u8 = 0x01;
+const CLASS_ST: u8 = 0x02;
+const CLASS_STX: u8 = 0x03;
 const CLASS_ALU64: u8 = 0x07;
 const CLASS_JMP: u8 = 0x05;
 const CLASS_JMP32: u8 = 0x06;
@@ -33,6 +36,9 @@ const PSEUDO_MAP: [u8; 2] = [1, 2];
 const ADDR_PERCPU: i16 = -1;
 /// `CLASS_ALU64 | BPF_MOV | BPF_X`.
 const MOV64: u8 = 0xb0 | 0x08 | CLASS_ALU64;
+/// `CLASS_ALU64 | BPF_ADD | BPF_K`.
+const ADD64_CONSTANT: u8 = CLASS_ALU64;
+const FRAME_POINTER: u8 = 10;
 
 /// One instruction; the second half of a 16-byte load is one of its own, with code 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,14 @@ impl Insn {
             self.registers >> 4
         } else {
             self.registers & 0x0f
+        }
+    }
+
+    fn destination(self) -> u8 {
+        if cfg!(target_endian = "little") {
+            self.registers & 0x0f
+        } else {
+            self.registers >> 4
         }
     }
 
@@ -227,6 +241,30 @@ impl Program {
             insn.code == MOV64 && insn.off == ADDR_PERCPU
         });
         moves.collect()
+    }
+
+    /// How many bytes of stack a function uses, by the accesses that name the frame pointer: what the verifier adds up.
+    pub fn stack(&self, function: &Function) -> u32 {
+        let depth = |at: usize| {
+            let insn = self.insns[at];
+            let base = match insn.code & 0x07 {
+                CLASS_LDX => insn.source(),
+                CLASS_ST | CLASS_STX => insn.destination(),
+                // r1 = r10; r1 += -24
+                _ if insn.code == MOV64 && insn.source() == FRAME_POINTER => {
+                    let next = self.insns[at + 1];
+                    let offset = next.code == ADD64_CONSTANT && next.destination() == insn.destination();
+                    return if offset { next.imm.min(0).unsigned_abs() } else { 0 };
+                }
+                _ => return 0,
+            };
+            if base == FRAME_POINTER {
+                u32::from(insn.off.min(0).unsigned_abs())
+            } else {
+                0
+            }
+        };
+        function.insns.clone().map(depth).max().unwrap_or(0)
     }
 
     /// Where the address of a map, or of a value in it, is loaded: (instruction, map id).
