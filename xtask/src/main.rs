@@ -7,6 +7,7 @@ mod build_ebpf;
 mod ci;
 mod command;
 mod demo;
+mod kernel_matrix;
 mod setup;
 mod tasks;
 mod traffic;
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Args),
     /// Measure the programs against an empty one and a per-CPU hash, and reading a switch against ovs-ofctl (as root)
     Bench(tasks::BenchArgs),
+    /// Run the kernel tests on Debian's older kernels under QEMU; CI does not
+    KernelMatrix(kernel_matrix::Args),
     /// Every check of CI, cheapest first, with the seconds of each
     Ci,
     /// The demo's bed and traffic without mcstat
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Bed(args) => demo::run_bed(&args),
         Task::Bench(args) => tasks::bench(&args),
+        Task::KernelMatrix(args) => kernel_matrix::run(&args),
         Task::Ci => ci::run(),
         Task::Traffic(command) => traffic::run(&command),
     };

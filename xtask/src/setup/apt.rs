@@ -11,11 +11,11 @@ use crate::{
 };
 
 /// A Debian package and its reason.
-pub(super) struct Package {
+pub(crate) struct Package {
     /// Name in Debian 12.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What mcstat needs it for.
-    pub(super) why: &'static str,
+    pub(crate) why: &'static str,
 }
 
 /// Programs and the packages that bring them.
@@ -110,8 +110,23 @@ pub(super) fn missing() -> Vec<Package> {
     missing
 }
 
-/// Installs `packages` with one command, without starting any service.
-pub(super) fn install(packages: &[Package]) -> Result<()> {
+/// Installs what `missing` names with one command, without starting any service.
+pub(crate) fn ensure(missing: fn() -> Vec<Package>) -> Result<()> {
+    let packages = missing();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    install(&packages)?;
+    if let Some(package) = missing().first() {
+        bail!(
+            "{} is installed and still cannot be used; look at `apt-cache policy {0}`",
+            package.name
+        );
+    }
+    Ok(())
+}
+
+fn install(packages: &[Package]) -> Result<()> {
     let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
     let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     if !nix::unistd::geteuid().is_root() || !is_debian(&os_release) {
@@ -136,13 +151,6 @@ pub(super) fn install(packages: &[Package]) -> Result<()> {
     ]
     .concat())
     .with_context(|| format!("apt-get could not install {}", names.join(" ")))?;
-    let left = missing();
-    if let Some(package) = left.first() {
-        bail!(
-            "{} is installed and still cannot be used; look at `apt-cache policy {0}`",
-            package.name
-        );
-    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! It promises: a second run changes nothing; each thing installed is announced in one line with its reason; packages
 //! come through the package managers' own clients. It starts no service and removes no package.
 
-mod apt;
+pub(crate) mod apt;
 mod kubectl;
 mod linker;
 #[cfg(test)]
@@ -74,10 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Installs what is missing. Quiet when nothing is.
 pub(crate) fn ensure() -> Result<()> {
-    let packages = apt::missing();
-    if !packages.is_empty() {
-        apt::install(&packages)?;
-    }
+    apt::ensure(apt::missing)?;
     let bin = tools_dir().join("bin");
     fs::create_dir_all(&bin).with_context(|| {
         format!(
