@@ -213,6 +213,7 @@ impl Lab {
             namespaces: Vec::new(),
             switch: Default::default(),
             switch_ports: Default::default(),
+            policy: None,
             detached: BTreeMap::new(),
             messages,
         })

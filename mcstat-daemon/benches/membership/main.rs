@@ -221,6 +221,7 @@ fn node(pods: u32, groups: u32) -> Snapshot {
         namespaces: Vec::new(),
         switch: mcstat::ledger::snapshot::SwitchReading::None,
         switch_ports: std::collections::BTreeMap::new(),
+        policy: None,
         detached: std::collections::BTreeMap::new(),
         messages: Vec::new(),
     }

@@ -154,6 +154,7 @@ impl Tick {
             namespaces,
             switch,
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
+            policy: None,
             detached: BTreeMap::new(),
             ports,
             messages,

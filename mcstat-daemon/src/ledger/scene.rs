@@ -50,6 +50,7 @@ pub(super) fn snapshot(seconds: i64, ports: u32, messages: &[&str]) -> Snapshot 
         namespaces: Vec::new(),
         switch: SwitchReading::None,
         switch_ports: std::collections::BTreeMap::new(),
+        policy: None,
         detached: std::collections::BTreeMap::new(),
         messages: messages.iter().map(event).collect(),
     }

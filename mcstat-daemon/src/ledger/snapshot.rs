@@ -9,13 +9,17 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
 use mcstat_common::control::ControlCounts;
 use serde::{Deserialize, Serialize};
 
-use super::switch::Switch;
+use super::{
+    switch::Switch,
+    verdict::{RuleRow, Tables},
+};
 use crate::{
     api::stats::FilterMode,
     proto::{control::ControlMessage, wire::DecodeError},
@@ -45,6 +49,9 @@ pub struct Snapshot {
     /// What the switch calls each port, by [`PortReading::id`]; those that it does not know are not listed.
     #[serde(skip)]
     pub switch_ports: BTreeMap<u32, SwitchPort>,
+    /// What the policies say; `None` without a policy source: then nothing is judged.
+    #[serde(skip)]
+    pub policy: Option<PolicyReading>,
     /// When each port's programs were last found to be off, by [`PortReading::id`]: packets passed uncounted before.
     #[serde(skip)]
     pub detached: BTreeMap<u32, Timestamp>,
@@ -94,6 +101,75 @@ pub struct SwitchPort {
     pub ofport: u32,
     /// The Pod's own IPv4 addresses on it.
     pub addresses: Vec<Ipv4Addr>,
+}
+
+/// The policies in force, and what their rules have decided.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PolicyReading {
+    /// What the kernel judges by, to judge again what only user space sees whole.
+    pub tables: Arc<Tables>,
+    /// Every rule that is for any Pod of this node, sorted by slot.
+    pub rules: Vec<RuleReading>,
+    /// What somebody enforces; the last known state while the switch is away.
+    pub enforced: Enforced,
+}
+
+/// What is enforced, and not only judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Enforced {
+    /// Data: the bridge has the table MulticastEgressMetric.
+    pub data: bool,
+    /// IGMP reports: and MulticastRouting punts IGMP to the controller.
+    pub reports: bool,
+}
+
+/// The counters of one rule on this node, cumulative since [`start`](Self::start).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleReading {
+    /// The rule, and where its counters lie.
+    pub row: RuleRow,
+    /// When counting began.
+    pub start: Timestamp,
+    /// Data that it decided: admitted by an Allow rule, denied by a Drop rule that is enforced.
+    pub data: Traffic,
+    /// IGMP messages in which it decided at least one record (a Drop rule: enforced ones only).
+    pub messages: u64,
+    /// Their frames, once each, in bytes.
+    pub message_bytes: u64,
+    /// Records that it decided; a message of IGMPv1 or v2 has one.
+    pub records: u64,
+    /// What a Drop rule denied and nobody enforces.
+    pub would_drop: WouldDrop,
+}
+
+/// Denied and not enforced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WouldDrop {
+    /// Data packets.
+    pub packets: u64,
+    /// IGMP messages.
+    pub messages: u64,
+    /// Their records.
+    pub records: u64,
+}
+
+/// What rules said of the IGMP reports and leaves that a Pod sent. Messages that are allowed are the rest of
+/// [`DirectionReading::control`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ReportVerdicts {
+    /// Records of all of them, denied ones included; a message of IGMPv1, v2 or MLDv1 has one.
+    pub records: u64,
+    /// Messages with at least one record that an enforced rule denied.
+    pub dropped_messages: u64,
+    /// Those records.
+    pub dropped_records: u64,
+    /// Messages with at least one denied record, unenforced.
+    pub would_drop_messages: u64,
+    /// Those records.
+    pub would_drop_records: u64,
 }
 
 /// One IGMP or MLD message that passed a port.
@@ -188,6 +264,8 @@ pub struct DirectionReading {
     /// IGMP and MLD messages by type and version, neighbour discovery, malformed frames by reason.
     #[serde(with = "super::control_counts")]
     pub control: ControlCounts,
+    /// What rules said of its IGMP and MLD reports (outbound only).
+    pub reports: ReportVerdicts,
     /// IPv4 data packets whose source is not an address of the Pod (outbound only). They are in the totals too.
     pub foreign_source: u64,
     /// Packets that got no slot of their own, by reason; they are counted in [`other`](Self::other).

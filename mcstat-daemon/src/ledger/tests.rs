@@ -226,6 +226,7 @@ proptest! {
                 namespaces: Vec::new(),
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
+                policy: None,
                 detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
@@ -260,6 +261,7 @@ proptest! {
                 namespaces: Vec::new(),
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
+                policy: None,
                 detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
@@ -295,6 +297,7 @@ fn joined_groups_are_those_of_their_own_port_only() {
         namespaces: vec![serde_json::from_value(namespace).unwrap()],
         switch: SwitchReading::None,
         switch_ports: BTreeMap::new(),
+        policy: None,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     };

@@ -23,7 +23,8 @@ use super::{
     table::{self, Entry, text},
 };
 use crate::ledger::snapshot::{
-    DirectionReading, GroupReading, KernelReading, OtherGroups, OverflowCounts, PodRef, PortReading, Traffic,
+    DirectionReading, GroupReading, KernelReading, OtherGroups, OverflowCounts, PodRef, PortReading, ReportVerdicts,
+    Traffic,
 };
 
 /// Used slots that are this near to each other are read in one call: a call costs as much as a few elements.
@@ -276,6 +277,7 @@ fn direction_reading(stats: &PortStats, carried: &PortStats, clock: &Clock) -> D
         groups: Vec::new(),
         other: [other(&ipv4, &carried4, clock), other(&ipv6, &carried6, clock)],
         control: add_control(&stats.control, &carried.control),
+        reports: ReportVerdicts::default(),
         foreign_source: stats.foreign_source + carried.foreign_source,
         overflow: OverflowCounts {
             port_limit: stats.port_limit + carried.port_limit,

@@ -35,7 +35,7 @@ pub struct Verdict {
 }
 
 /// Copies of the maps.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     trie: HashMap<PolicyKey, PolicyValue>,
     lists: HashMap<u16, PortList>,

@@ -275,6 +275,7 @@ impl Lab {
                 SwitchReading::Read(Box::new(account))
             },
             switch_ports: (0..self.ports.len()).map(|pod| (id(pod), port(pod))).collect(),
+            policy: None,
             detached: self.detached.clone(),
             messages: std::mem::take(&mut self.messages),
         }
