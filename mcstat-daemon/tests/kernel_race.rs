@@ -151,8 +151,9 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Rounds with a delay between finding a slot and counting in it, until one lost or doubled packets; how many did.
-fn wrong_rounds(rounds: u64, wait: fn() -> io::Result<()>) -> u64 {
+/// The first of so many rounds, from 1, that lost or doubled packets. In each there is a delay between finding a slot
+/// and counting in it.
+fn first_wrong_round(rounds: u64, wait: fn() -> io::Result<()>) -> Option<u64> {
     in_netns(move || {
         let bpffs = Bpffs::new();
         let mut options = bpffs.options();
@@ -163,9 +164,8 @@ fn wrong_rounds(rounds: u64, wait: fn() -> io::Result<()>) -> u64 {
         let program = Arc::new(outbound(&mut kernel));
         let frames = Arc::new(group_frames());
         let mut random = Random(2);
-        let mut wrong = 0;
         let mut before = 0;
-        for round in 0..rounds {
+        for round in 1..=rounds {
             let stop = Arc::new(AtomicBool::new(false));
             let senders: Vec<_> = (0..2u64)
                 .map(|cpu| {
@@ -191,13 +191,12 @@ fn wrong_rounds(rounds: u64, wait: fn() -> io::Result<()>) -> u64 {
             stop.store(true, Ordering::SeqCst);
             let sent: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
             let now = total(&reading(&kernel, "race").outbound).0;
-            wrong += u64::from(now - before != sent);
-            before = now;
-            if wrong > 0 {
-                break;
+            if now - before != sent {
+                return Some(round);
             }
+            before = now;
         }
-        wrong
+        None
     })
 }
 
@@ -211,16 +210,18 @@ fn by_map_update() -> io::Result<()> {
 #[test]
 fn with_a_delay_the_rcu_wait_is_what_makes_it_exact() {
     let _alone = alone();
-    assert_eq!(wrong_rounds(10, sys::membarrier), 0, "rounds with membarrier(2)");
+    // The control says how many rounds it takes to meet the race: what passes fewer without a wrong one proves nothing.
+    let needed = first_wrong_round(200, || Ok(())).expect("no round was wrong without the wait: the race was not run");
+    let rounds = 10.max(5 * needed);
     assert_eq!(
-        wrong_rounds(10, by_map_update),
-        0,
-        "rounds with updates of a map of maps"
+        first_wrong_round(rounds, sys::membarrier),
+        None,
+        "of {rounds} with membarrier(2)"
     );
-    // The control: a test that passes without the wait would prove nothing.
-    assert!(
-        wrong_rounds(1000, || Ok(())) > 0,
-        "no round was wrong without the wait: the race was not run"
+    assert_eq!(
+        first_wrong_round(rounds, by_map_update),
+        None,
+        "of {rounds} with updates of a map of maps"
     );
 }
 
