@@ -22,7 +22,7 @@ mod reported;
 mod tick;
 pub mod witness;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 use tokio::{
@@ -36,7 +36,7 @@ use self::{
     config::{Config, SourceKind},
     ovs::follow::{Follower, follow},
     pods::PodPorts,
-    ports::Ports,
+    ports::{Channels as PortsChannels, Ports},
     tick::{Channels, Tick},
     witness::Witness,
 };
@@ -91,6 +91,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (uncounted, uncounted_seen) = watch::channel(Vec::new());
     let (joined, joined_seen) = watch::channel(Arc::default());
 
+    let (detached, detached_seen) = watch::channel(BTreeMap::new());
+    let (suspects, suspects_seen) = watch::channel(Vec::new());
+
     let limits = (config.slot_idle, config.maps.ports);
     let clock = kernel.clock.try_clone()?;
     let ports = Ports::new(
@@ -98,18 +101,27 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         kernel.programs,
         clock,
         limits,
-        departed,
-        uncounted,
-        joined_seen,
+        PortsChannels {
+            departed,
+            uncounted,
+            joined: joined_seen,
+            detached,
+            suspects: suspects_seen,
+        },
     );
     let ports_thread = ports.spawn(Handle::current(), wanted_by_ports)?;
-    let ledger = Ledger::new(node(&config));
+    let mut ledger = Ledger::new(node(&config));
+    let kept = &kernel.maps.kept;
+    kept.forget(&kernel.maps).map_err(KernelError::from)?;
+    ledger.restore(kept.books(), &kept.vanished_readings(&kernel.clock.read(&kernel.maps)?));
     let ports_alive = uncounted_seen.clone();
     let channels = Channels {
         departed: departed_seen,
         uncounted: uncounted_seen,
         wanted: wanted.subscribe(),
         joined,
+        detached: detached_seen,
+        suspects,
         switch: follow_switch(&config),
     };
     let witness = Witness::open()?;

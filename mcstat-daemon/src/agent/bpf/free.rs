@@ -67,6 +67,16 @@ fn fold_dead(maps: &Maps, indices: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Folds all slots of one port.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_port(maps: &Maps, id: u32, wait: impl Fn() -> io::Result<()>) -> io::Result<usize> {
+    let slots = (0..maps.slots.len()).filter(|index| maps.slots.first_word(*index) != EMPTY);
+    let slots: Vec<u32> = slots.filter(|index| maps.slots.read(*index).port == id).collect();
+    fold(maps, &slots, wait)
+}
+
 /// Frees all slots of a port that nothing counts any more (its link is gone and an RCU wait is over): no fold, since
 /// the port's totals go with it.
 ///

@@ -1,6 +1,9 @@
 //! How large the maps are: pure arithmetic, so that a 128-CPU node can be checked on a laptop.
 
-use mcstat_common::abi::{Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortStats, Settings, Slot, WAYS};
+use mcstat_common::abi::{
+    Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, Settings, Slot, VANISHED_ENTRIES, Vanished,
+    WAYS,
+};
 use thiserror::Error;
 
 /// What the operator allows.
@@ -64,7 +67,8 @@ pub const MAX_PORTS: u32 = PORT_ENTRIES / 2;
 pub fn bytes(slots: u32, ring_bytes: u32, cpus: usize) -> u64 {
     let slot = size_of::<Slot>() + size_of::<Carry>() + size_of::<Counter>() * cpus;
     let ports = PORT_ENTRIES as usize * (size_of::<Port>() + 4 * size_of::<PortStats>());
-    let rest = size_of::<Settings>() + size_of::<EventCounts>() * cpus;
+    let kept = PORT_ENTRIES as usize * size_of::<PortBook>() + VANISHED_ENTRIES as usize * size_of::<Vanished>();
+    let rest = kept + size_of::<Settings>() + size_of::<EventCounts>() * cpus;
     u64::from(slots) * slot as u64 + (ports + rest) as u64 + u64::from(ring_bytes)
 }
 

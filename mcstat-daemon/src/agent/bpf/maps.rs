@@ -18,12 +18,16 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapInfo, MapType},
 };
-use mcstat_common::abi::{Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortStats, Settings, Slot, WAYS};
+use mcstat_common::abi::{
+    Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, Settings, Slot, VANISHED_ENTRIES, Vanished,
+    WAYS,
+};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     KernelError,
+    kept::Kept,
     layout::{Layout, Limits},
     sys::{self, Mapped},
 };
@@ -75,6 +79,8 @@ pub struct Maps {
     pub port_carried: Mapped<PortStats>,
     /// What the programs know of the node.
     pub settings: Mapped<Settings>,
+    /// What the ledger must not forget.
+    pub kept: Kept,
     counters: MapData,
     event_counts: MapData,
     fold: Mutex<()>,
@@ -245,7 +251,7 @@ fn existing(directory: &Path, abi: u32) -> Result<Option<Existing>, KernelError>
 /// Name, type, key size, value size, entries; 0 entries = not checked.
 type Expected = (&'static str, MapType, usize, usize, u32);
 
-fn expected(slots: u32, ring_bytes: u32) -> [Expected; 9] {
+fn expected(slots: u32, ring_bytes: u32) -> [Expected; 11] {
     [
         ("slots", MapType::Array, 4, size_of::<Slot>(), slots),
         ("counters", MapType::PerCpuArray, 4, size_of::<Counter>(), slots),
@@ -265,6 +271,8 @@ fn expected(slots: u32, ring_bytes: u32) -> [Expected; 9] {
             size_of::<PortStats>(),
             2 * PORT_ENTRIES,
         ),
+        ("books", MapType::Hash, 4, size_of::<PortBook>(), PORT_ENTRIES),
+        ("vanished", MapType::Hash, 4, size_of::<Vanished>(), VANISHED_ENTRIES),
         ("settings", MapType::Array, 4, size_of::<Settings>(), 1),
         ("event_counts", MapType::PerCpuArray, 4, size_of::<EventCounts>(), 1),
         ("events", MapType::RingBuf, 0, 0, ring_bytes),
@@ -345,6 +353,11 @@ fn take_maps(ebpf: &mut Ebpf, cpus: usize, slots: u32) -> Result<Maps, KernelErr
         _ => Err(KernelError::MissingMap { name }),
     };
     let (counters, event_counts) = (take("counters")?, take("event_counts")?);
+    let mut take = |name: &'static str| match ebpf.take_map(name) {
+        Some(Map::HashMap(data)) => Ok(data),
+        _ => Err(KernelError::MissingMap { name }),
+    };
+    let kept = Kept::new(take("books")?, take("vanished")?)?;
     // The others stay with the object: its programs are loaded later and need their descriptors.
     let ebpf = &*ebpf;
     Ok(Maps {
@@ -355,6 +368,7 @@ fn take_maps(ebpf: &mut Ebpf, cpus: usize, slots: u32) -> Result<Maps, KernelErr
         port_stats: mapped(ebpf, "port_stats", 2 * PORT_ENTRIES)?,
         port_carried: mapped(ebpf, "port_carried", 2 * PORT_ENTRIES)?,
         settings: mapped(ebpf, "settings", 1)?,
+        kept,
         counters,
         event_counts,
         fold: Mutex::new(()),
@@ -394,6 +408,10 @@ pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
         port_stats: mapped_pin(directory, "port_stats", 2 * PORT_ENTRIES)?,
         port_carried: mapped_pin(directory, "port_carried", 2 * PORT_ENTRIES)?,
         settings: mapped_pin(directory, "settings", 1)?,
+        kept: Kept::new(
+            MapData::from_pin(directory.join("books"))?,
+            MapData::from_pin(directory.join("vanished"))?,
+        )?,
         counters: MapData::from_pin(directory.join("counters"))?,
         event_counts: MapData::from_pin(directory.join("event_counts"))?,
         fold: Mutex::new(()),
