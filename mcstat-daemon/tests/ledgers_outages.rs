@@ -9,7 +9,6 @@ mod ledgers_lab;
 
 use std::{
     net::Ipv4Addr,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -34,7 +33,9 @@ struct Told {
 fn told(agent: &Agent<'_>, pod: &str) -> Option<Told> {
     let status = agent.pod(pod)?["status"].take();
     let conditions = status["conditions"].as_array()?;
-    let agree = conditions.iter().find(|condition| condition["type"] == "LedgersAgree")?;
+    let agree = conditions
+        .iter()
+        .find(|condition| condition["type"] == "LedgersAgree")?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (outbound, inbound) = (&status["outbound"], &status["inbound"]);
     // Absent counts as 0: while no switch has ever been read there is nothing to fall.
@@ -70,7 +71,11 @@ impl<'a> Watch<'a> {
 
     fn look(&mut self) -> Told {
         let now = told(self.agent, "feed").expect("an agent that runs answers");
-        let falls = now.totals.iter().zip(&self.last.totals).any(|(now, before)| now < before);
+        let falls = now
+            .totals
+            .iter()
+            .zip(&self.last.totals)
+            .any(|(now, before)| now < before);
         assert!(!falls, "{now:?} after {:?}", self.last);
         assert_eq!(now.start, self.last.start);
         self.last = now.clone();
@@ -151,7 +156,10 @@ fn the_socket_is_gone_for_a_minute_and_the_agent_is_killed() {
         let mut watch = Watch::begin(&agent);
         watch.until("agrees", agrees);
         // A real loss, so that there is something booked that must not be forgotten.
-        let table = bed.pipeline().table(mcstat_bed::pipeline::tables::Table::MulticastEgressRule).unwrap();
+        let table = bed
+            .pipeline()
+            .table(mcstat_bed::pipeline::tables::Table::MulticastEgressRule)
+            .unwrap();
         let drop = format!("table={table},priority=65000,ip,nw_dst=239.9.9.9,actions=drop");
         bed.ovs.ofctl(&["add-flow", mcstat_bed::ovs::BRIDGE, &drop]).unwrap();
         send(&bed, "feed", Ipv4Addr::new(239, 9, 9, 9), 50, 200, 100);
@@ -163,16 +171,19 @@ fn the_socket_is_gone_for_a_minute_and_the_agent_is_killed() {
     std::fs::rename(&socket, &aside).unwrap();
     agent.node.kill();
     agent.run();
-    let mut watch = Watch { agent: &agent, last: before };
-    let away = AtomicBool::new(false);
+    let mut watch = Watch {
+        agent: &agent,
+        last: before,
+    };
+    let mut away = false;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(60) {
         let now = watch.look();
-        away.fetch_or(is(&now, "SwitchAway"), Ordering::Relaxed);
+        away |= is(&now, "SwitchAway");
         assert!(!agrees(&now), "{now:?}");
         thread::sleep(Duration::from_millis(500));
     }
-    assert!(away.into_inner());
+    assert!(away, "it was never said that the switch is away");
     watch.counts_on("counting without the socket");
     std::fs::rename(&aside, &socket).unwrap();
     let healed = watch.until("agrees by itself", agrees);
@@ -181,8 +192,13 @@ fn the_socket_is_gone_for_a_minute_and_the_agent_is_killed() {
     let before = watch.look();
     agent.node.kill();
     agent.run();
-    let mut watch = Watch { agent: &agent, last: before };
+    let mut watch = Watch {
+        agent: &agent,
+        last: before,
+    };
     let sent = sender.stop().unwrap() + 50;
-    let now = watch.until("agrees, and every packet is counted", |told| agrees(told) && told.sent == sent);
+    let now = watch.until("agrees, and every packet is counted", |told| {
+        agrees(told) && told.sent == sent
+    });
     assert_eq!((now.totals[2], now.causes.len()), (50, 0), "{now:?}");
 }
