@@ -377,6 +377,8 @@ fn two_healthy_minutes_name_nothing() {
             assert_eq!(told.agree, true_agree(), "{pod} after {at:?}");
         }
     }
-    senders.into_iter().for_each(|sender| drop(sender.stop().unwrap()));
+    for sender in senders {
+        sender.stop().unwrap();
+    }
     assert_eq!(bed.ovs.queue_drops().unwrap(), 0);
 }

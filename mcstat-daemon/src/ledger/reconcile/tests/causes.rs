@@ -245,7 +245,8 @@ fn a_flow_that_goes_at_once_takes_them_too() {
     lab.tick();
     lab.sends(0, G, 99);
     lab.handed(0, G, 5);
-    (lab.outbound.remove(&0), lab.inbound.remove(&0));
+    lab.outbound.remove(&0);
+    lab.inbound.remove(&0);
     let lost = [
         ("in", Cause::UnpushedLost, Account::Wire, 5, Some(710)),
         ("out", Cause::UnpushedLost, Account::Wire, 99, Some(14_058)),
