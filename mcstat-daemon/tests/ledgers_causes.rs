@@ -23,7 +23,7 @@ use mcstat_bed::{
     pipeline::{Verdict, tables::Table},
     traffic::send::Plan,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 2);
@@ -91,7 +91,12 @@ fn until(agent: &Agent<'_>, pod: &str, what: &str, wanted: impl Fn(&Told) -> boo
 
 /// An agent on a bed whose Pods' ledgers agree.
 fn agreeing(bed: &Bed) -> Agent<'_> {
-    let agent = Agent::start(bed);
+    agreeing_with(bed, &Value::Null)
+}
+
+/// The same with more keys in its configuration.
+fn agreeing_with<'bed>(bed: &'bed Bed, more: &Value) -> Agent<'bed> {
+    let agent = Agent::with(bed, more);
     for pod in &bed.pods {
         until(&agent, &pod.name, "the ledgers agree", |told| told.agree.0 == "True");
     }
@@ -109,11 +114,11 @@ fn true_agree() -> (String, String) {
     ("True".to_owned(), "Agree".to_owned())
 }
 
-/// A1: without a policy source what a rule denies is the switch's drop, and no disagreement.
+/// A1: without a policy source what a rule denies is the switch's drop, and no disagreement. With the default tick.
 #[test]
 fn a_rule_drop() {
     let bed = Bed::up(&[("e2e", "test1-sender-1")]).unwrap();
-    let agent = agreeing(&bed);
+    let agent = agreeing_with(&bed, &json!({"tick": "1s", "window": "10s"}));
     let [denied, allowed] = [2, 3].map(|last| Ipv4Addr::new(225, 20, 2, last));
     let (pod, pipeline) = ("test1-sender-1", bed.pipeline());
     pipeline

@@ -23,10 +23,15 @@ pub struct Agent<'bed> {
 impl<'bed> Agent<'bed> {
     /// Starts it and waits until it counts on every Pod.
     pub fn start(bed: &'bed Bed) -> Self {
+        Self::with(bed, &Value::Null)
+    }
+
+    /// The same with more keys in its configuration.
+    pub fn with(bed: &'bed Bed, more: &Value) -> Self {
         let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
         let mut agent = Self {
             bed,
-            node: Node::new(&bed.bpffs(), &source),
+            node: Node::with(&bed.bpffs(), &source, more),
         };
         agent.run();
         agent
