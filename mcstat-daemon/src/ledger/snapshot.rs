@@ -112,6 +112,8 @@ pub struct PolicyReading {
     pub rules: Vec<RuleReading>,
     /// What somebody enforces; the last known state while the switch is away.
     pub enforced: Enforced,
+    /// What is not judged as it is written, as sentences.
+    pub problems: Arc<[String]>,
 }
 
 /// What is enforced, and not only judged.

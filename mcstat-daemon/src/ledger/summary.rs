@@ -135,7 +135,12 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         igmp: totals.as_ref().map(|totals| igmp(totals, memberships, listed)),
         socket_drops: namespace.and_then(|namespace| namespace.socket_drops),
         kernel: namespace.and_then(kernel_witness),
-        conditions: status::conditions(&interfaces, served.reason, &served.message),
+        conditions: status::conditions(
+            &interfaces,
+            served.reason,
+            &served.message,
+            status::policy_known(snapshot.policy.as_ref(), pod),
+        ),
         ledgers: served.ledgers,
         interfaces,
         groups: groups::rows(&baselines, memberships, findings),

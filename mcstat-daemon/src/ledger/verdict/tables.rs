@@ -95,6 +95,12 @@ impl Tables {
         Verdict::from(decide(value, self.lists.get(&value.list), transport))
     }
 
+    /// Whether any rule is for this Pod.
+    #[must_use]
+    pub fn has_rules(&self, pod: &PodName) -> bool {
+        self.pods.contains_key(pod)
+    }
+
     /// How many entries the trie has.
     #[must_use]
     pub fn entries(&self) -> usize {
