@@ -56,6 +56,13 @@ const PROGRAMS: &[(&str, Package)] = &[
         },
     ),
     (
+        "etcd",
+        Package {
+            name: "etcd-server",
+            why: "the store of the Kubernetes API that the policy watchers are tested against",
+        },
+    ),
+    (
         "tshark",
         Package {
             name: "tshark",
