@@ -4,6 +4,8 @@
 //! `bpf_skb_load_bytes`), byte slices in tests. Every read is checked by the implementation; nothing here indexes.
 //! All functions are `#[inline(always)]`: a BPF-to-BPF call costs more than the parsing.
 
+use crate::policy::{TRANSPORT_FRAGMENT, TRANSPORT_OTHER};
+
 /// Read access to a frame.
 pub trait Packet {
     /// The value at `offset`, or `None` when it does not lie wholly in the part that this view reaches.
@@ -69,6 +71,8 @@ pub struct Datagram {
     pub family: u8,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Where the IP header begins in the frame.
+    pub ip_offset: u16,
 }
 
 /// An IGMP or MLD message.
@@ -78,6 +82,10 @@ pub struct Control {
     pub kind: Kind,
     /// Where the IP header begins in the frame.
     pub ip_offset: usize,
+    /// Where the IGMP or ICMPv6 message begins in the frame.
+    pub offset: usize,
+    /// How long it is, in bytes. Of a later fragment nothing is known: 0.
+    pub length: usize,
 }
 
 /// Type and version of a control message: the position of its counter in [`crate::control::ControlCounts`].
@@ -126,6 +134,7 @@ const ETHERNET: usize = 14;
 const IPV4_ETHERTYPE: u16 = 0x0800;
 const IPV6_ETHERTYPE: u16 = 0x86dd;
 const IGMP: u8 = 2;
+const UDP: u8 = 17;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -228,6 +237,8 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
             return Class::Control(Control {
                 kind: Kind::IgmpOther,
                 ip_offset: offset,
+                offset: offset + header_length,
+                length: 0,
             });
         }
         return igmp(packet, offset, header_length, total_length - header_length);
@@ -237,7 +248,26 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
         source: mapped(header.source),
         family: crate::abi::IPV4,
         ttl: (ttl_protocol >> 8) as u8,
+        ip_offset: offset as u16,
     })
+}
+
+/// What [`crate::policy::decide`] takes of the IPv4 packet that begins at `ip_offset` of a frame that was classified as
+/// data; `None` when its UDP ports lie outside the part that this view reaches. Ports that the packet is too short for
+/// lie in no packet.
+#[inline(always)]
+pub fn transport<P: Packet>(packet: &P, ip_offset: usize) -> Option<u32> {
+    let header = packet.read::<Ipv4>(ip_offset)?;
+    if u16::from_be(header.ttl_protocol) as u8 != UDP {
+        return Some(TRANSPORT_OTHER);
+    }
+    let header_length = (u16::from_be(header.version_ihl_tos) >> 8 & 0xf) as usize * 4;
+    let total_length = u16::from_be(header.total_length) as usize;
+    if u16::from_be(header.fragment) & 0x1fff != 0 || total_length < header_length + 4 {
+        return Some(TRANSPORT_FRAGMENT);
+    }
+    let port = packet.read::<u16>(ip_offset + header_length + 2)?;
+    Some(u16::from_be(port) as u32)
 }
 
 /// An IPv4 address (network order, read natively) as the words of its IPv4-mapped IPv6 address.
@@ -268,7 +298,12 @@ fn igmp<P: Packet>(packet: &P, ip_offset: usize, header_length: usize, length: u
         0x22 => Kind::Igmpv3Report,
         _ => Kind::IgmpOther,
     };
-    Class::Control(Control { kind, ip_offset })
+    Class::Control(Control {
+        kind,
+        ip_offset,
+        offset: ip_offset + header_length,
+        length,
+    })
 }
 
 #[inline(always)]
@@ -296,6 +331,7 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Class {
         source: header.source,
         family: crate::abi::IPV6,
         ttl: next_hop_limit as u8,
+        ip_offset: offset as u16,
     };
     match next {
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | ICMPV6 | DESTINATION_OPTIONS => {
@@ -394,7 +430,12 @@ fn icmpv6<P: Packet>(
         130 | 131 | 132 | 143 => return Class::Malformed(Malformed::BadLength),
         _ => return as_data,
     };
-    Class::Control(Control { kind, ip_offset })
+    Class::Control(Control {
+        kind,
+        ip_offset,
+        offset,
+        length,
+    })
 }
 
 /// Whether the source is part of a group's key: 232.0.0.0/8 and ff3x::/32 (RFC 4607 §1).

@@ -14,6 +14,7 @@ use mcstat_common::{
 use crate::{
     atomic,
     maps::{EVENT_COUNTS, EVENTS, SETTINGS, port_of, port_stats, ring_half},
+    report,
 };
 
 /// Counts one frame in the counter at `index` of `ControlCounts`.
@@ -43,9 +44,10 @@ fn bump(stats: *mut PortStats, index: u32) {
     unsafe { atomic::add((&raw mut (*stats).control).cast::<u64>().add(index as usize), 1) };
 }
 
-/// Counts an IGMP or MLD message and hands it to the agent, within the port's event rate.
+/// Counts an IGMP or MLD message, judges it if the Pod sent it, and hands it to the agent, within the port's event rate.
+/// `place` is where the message begins in the frame, and in the lower half how long it is.
 #[inline(never)]
-pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction: u32) {
+pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction: u32, place: u64) {
     let direction = direction as u8 & 1;
     // SAFETY: the context of a classifier.
     let ifindex = unsafe { (*skb).ifindex };
@@ -56,6 +58,9 @@ pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction:
         return;
     };
     bump(stats, kind);
+    if direction == OUTBOUND {
+        report::judge(skb, kind, position, place);
+    }
     let Some(settings) = SETTINGS.get_ptr(0) else { return };
     let Some(bucket_owner) = port_stats(position, OUTBOUND) else {
         return;

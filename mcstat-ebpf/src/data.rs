@@ -5,14 +5,17 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_loop},
 };
 use mcstat_common::{
-    abi::{Counter, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, PORT_FOREIGN_DROPPED, Port, PortStats, Slot, WAYS},
-    frame::{Datagram, is_ssm},
+    abi::{Counter, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, Port, PortStats, Slot, WAYS},
+    frame::{Datagram, Packet, is_ssm},
+    policy::{PolicyValue, SPACE_DATA},
     slot::{self, BUSY, EMPTY, Key, READY, Verdict},
 };
 
 use crate::{
     atomic,
     maps::{COUNTERS, SETTINGS, SLOTS, port_at, port_of, port_stats, seed, sets, test_delay},
+    policy,
+    skb::Copied,
 };
 
 /// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack.
@@ -24,7 +27,8 @@ struct Frame {
     family: u32,
     ttl: u32,
     position: u32,
-    direction: u32,
+    direction: u16,
+    ip_offset: u16,
 }
 
 impl Frame {
@@ -35,6 +39,7 @@ impl Frame {
             source: self.source,
             family: self.family as u8,
             ttl: self.ttl as u8,
+            ip_offset: self.ip_offset,
         }
     }
 }
@@ -50,9 +55,16 @@ pub(crate) fn key(port: *const Port, datagram: &Datagram, direction: u8) -> Key 
     }
 }
 
-/// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports.
+/// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports. False
+/// when nothing is counted, because a rule asks for ports that this view does not reach.
 #[inline(always)]
-pub(crate) fn account(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
+pub(crate) fn account<P: Packet>(
+    skb: *mut __sk_buff,
+    packet: &P,
+    ifindex: u32,
+    datagram: &Datagram,
+    direction: u8,
+) -> bool {
     // The family as a constant: a path for each is shorter than one for both.
     if datagram.family == IPV4 {
         let datagram = Datagram {
@@ -61,21 +73,27 @@ pub(crate) fn account(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, di
             family: IPV4,
             ..*datagram
         };
-        account_in(skb, ifindex, &datagram, direction);
+        account_in(skb, packet, ifindex, &datagram, direction)
     } else {
         let datagram = Datagram {
             family: IPV6,
             ..*datagram
         };
-        account_in(skb, ifindex, &datagram, direction);
+        account_in(skb, packet, ifindex, &datagram, direction)
     }
+}
+
+/// Whether policies are about such datagrams at all: IPv4 that the Pod sends.
+#[inline(always)]
+fn is_judged(datagram: &Datagram, direction: u8) -> bool {
+    direction == OUTBOUND && datagram.family == IPV4
 }
 
 /// [`account`] of one family.
 #[inline(always)]
-fn account_in(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
+fn account_in<P: Packet>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram: &Datagram, direction: u8) -> bool {
     let Some((position, port)) = port_of(ifindex) else {
-        return;
+        return true;
     };
     let foreign = direction == OUTBOUND && is_foreign(port, datagram);
     if foreign && let Some(stats) = port_stats(position, direction) {
@@ -84,15 +102,27 @@ fn account_in(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction:
     }
     let key = key(port, datagram, direction);
     if let Some((index, slot)) = find(&key, key.hash(seed())) {
-        let verdict = atomic::load(unsafe { &raw const (*slot).verdict });
-        if slot::verdict_generation(verdict) == unsafe { (*port).generation } {
+        let cached = atomic::load(unsafe { &raw const (*slot).verdict });
+        if slot::verdict_generation(cached) == unsafe { (*port).generation } {
+            let mut decision = 0;
+            // No rule and no list, as of every port without policies: nothing to do.
+            if is_judged(datagram, direction) && cached as u32 != 0 && !foreign {
+                match policy::decision(packet, datagram.ip_offset, slot::verdict_value(cached)) {
+                    Some(decided) => decision = decided,
+                    None => return false,
+                }
+            }
             if test_delay() != 0 {
                 delay(test_delay());
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-                count(skb, counter, datagram, decide(port, foreign, slot::verdict_of(verdict)));
+                let verdict = policy::verdict(port, foreign, decision);
+                count(skb, counter, datagram, verdict);
+                if decision != 0 {
+                    policy::count(skb, decision, verdict);
+                }
             }
-            return;
+            return true;
         }
     }
     let frame = Frame {
@@ -101,9 +131,11 @@ fn account_in(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction:
         family: datagram.family as u32,
         ttl: datagram.ttl as u32,
         position,
-        direction: direction as u32,
+        direction: direction as u16,
+        ip_offset: datagram.ip_offset,
     };
     miss(skb, &raw const frame);
+    true
 }
 
 /// An IPv4 source that is none of the Pod's addresses. 0.0.0.0 is a host without an address, not a stranger.
@@ -125,21 +157,6 @@ pub(crate) fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
         }
     }
     true
-}
-
-/// Whether the packet is admitted, dropped, or would be dropped.
-#[inline(always)]
-pub(crate) fn decide(port: *const Port, foreign: bool, cached: u8) -> u8 {
-    if !foreign {
-        return cached;
-    }
-    // No rule judges a foreign frame; the switch drops it at once, or admits it.
-    // SAFETY: a map value.
-    if unsafe { (*port).flags } & PORT_FOREIGN_DROPPED != 0 {
-        Verdict::Drop as u8
-    } else {
-        Verdict::Allow as u8
-    }
 }
 
 /// The READY slot of a key.
@@ -181,17 +198,17 @@ unsafe fn word(bytes: *const [u8; 16], at: usize) -> u64 {
 
 /// Counts a packet in this CPU's counter of a slot.
 #[inline(always)]
-pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datagram, verdict: u8) {
+pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datagram, verdict: Verdict) {
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
-        if verdict == Verdict::Drop as u8 {
+        if verdict == Verdict::Drop {
             counter.dropped += 1;
         } else {
             counter.packets += 1;
             counter.bytes += (*skb).len as u64;
             counter.segments += segments(skb);
-            if verdict == Verdict::WouldDrop as u8 {
+            if verdict == Verdict::WouldDrop {
                 counter.would_drop = counter.would_drop.wrapping_add(1);
             }
         }
@@ -212,7 +229,7 @@ pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datag
 }
 
 #[inline(always)]
-fn segments(skb: *mut __sk_buff) -> u64 {
+pub(crate) fn segments(skb: *mut __sk_buff) -> u64 {
     // SAFETY: the context of a classifier.
     let segments = unsafe { (*skb).gso_segs };
     if segments == 0 { 1 } else { segments as u64 }
@@ -237,16 +254,21 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
     let (Some(port), Some(stats)) = (port_at(position), port_stats(position, direction)) else {
         return;
     };
-    let generation = unsafe { (*port).generation };
-    let judged = judge();
+    // Both at once: a set and its generation change together.
+    let judge = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
     let datagram = frame.datagram();
+    let value = judge_group(&datagram, direction, (judge >> 32) as u16);
     let foreign = direction == OUTBOUND && is_foreign(port, &datagram);
-    let verdict = decide(port, foreign, judged as u8);
+    let mut decision = 0;
+    if !foreign && let Some(decided) = policy::decision(&Copied::new(skb), datagram.ip_offset, value) {
+        decision = decided;
+    }
+    let verdict = policy::verdict(port, foreign, decision);
     match find_or_insert(&key(port, &datagram, direction), position, stats) {
         Ok((index, slot)) => {
             atomic::store(
                 unsafe { &raw mut (*slot).verdict },
-                slot::verdict_word(generation, 0, judged),
+                slot::verdict_word(judge as u32, value),
             );
             if test_delay() != 0 {
                 delay_here(test_delay());
@@ -257,9 +279,10 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
         }
         Err(refused) => {
             count_other(skb, &datagram, stats, verdict, refused);
-            say_refused(position, frame.direction, refused as u32);
+            say_refused(position, direction as u32, refused as u32);
         }
     }
+    policy::count(skb, decision, verdict);
 }
 
 #[inline(always)]
@@ -270,10 +293,13 @@ fn say_refused(position: u32, direction: u32, reason: u32) {
     );
 }
 
-/// The verdict of the port's policy set. Until policies are compiled into sets every packet is allowed.
+/// What a policy set says of a group.
 #[inline(always)]
-fn judge() -> Verdict {
-    Verdict::Allow
+fn judge_group(datagram: &Datagram, direction: u8, set: u16) -> PolicyValue {
+    if set == 0 || !is_judged(datagram, direction) {
+        return PolicyValue { list: 0, decision: 0 };
+    }
+    policy::look_up(set, SPACE_DATA, (datagram.group[1] >> 32) as u32)
 }
 
 /// Finds the key's slot or takes a free one. The whole set is scanned before an insertion: a slot of the same key may
@@ -386,20 +412,20 @@ fn release(stats: *mut PortStats) {
 
 /// A packet without a slot: the port's totals stay exact, and the reason is visible.
 #[inline(always)]
-fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, verdict: u8, refused: Refused) {
+fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, verdict: Verdict, refused: Refused) {
     let family = (datagram.family != IPV4) as usize;
     // SAFETY: a map value; `family` is 0 or 1.
     unsafe {
         let other = (&raw mut (*stats).other)
             .cast::<mcstat_common::abi::OtherGroups>()
             .add(family);
-        if verdict == Verdict::Drop as u8 {
+        if verdict == Verdict::Drop {
             atomic::add(&raw mut (*other).dropped, 1);
         } else {
             atomic::add(&raw mut (*other).packets, 1);
             atomic::add(&raw mut (*other).bytes, (*skb).len as u64);
             atomic::add(&raw mut (*other).segments, segments(skb));
-            if verdict == Verdict::WouldDrop as u8 {
+            if verdict == Verdict::WouldDrop {
                 atomic::add(&raw mut (*other).would_drop, 1);
             }
         }

@@ -79,7 +79,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let kernel = Kernel::open(&options(&config), Hook::Tcx)?;
     info!(
         node = config.node,
-        slots = kernel.layout.slots,
+        slots = kernel.layout.sizes.slots,
         possible_cpus = kernel.maps.cpus,
         map_bytes = kernel.layout.total_bytes,
         taken_over = !kernel.fresh,

@@ -16,7 +16,7 @@ use std::{
 use mcstat_common::policy::{DECISION_DROP, MAX_RULE_SLOT, PolicyKey, PolicyValue, PortList};
 
 use super::{
-    change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow},
+    change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored},
     flatten::{Flat, flatten},
     ids::Ids,
     model::{Model, PodName},
@@ -46,6 +46,8 @@ struct State {
     rule_ids: Ids,
     list_ids: Ids,
     set_ids: Ids,
+    /// Of an earlier run, until the first change.
+    stored: Stored,
 }
 
 /// What lies in the maps, and how to get from there to what a model asks for.
@@ -66,14 +68,23 @@ impl Compiler {
     /// A compiler for empty maps.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        Self::adopting(limits, Stored::default())
+    }
+
+    /// A compiler for maps of an earlier run. Rules that are still there keep their slots; the first change makes all sets
+    /// anew, under other ids, and retires everything else.
+    #[must_use]
+    pub fn adopting(limits: Limits, stored: Stored) -> Self {
+        let slots = stored.rules.iter().map(|rule| rule.slot);
         let state = State {
             rules: BTreeMap::new(),
             lists: HashMap::new(),
             sets: HashMap::new(),
             pods: BTreeMap::new(),
-            rule_ids: Ids::new(limits.rules.min(MAX_RULE_SLOT)),
-            list_ids: Ids::new(limits.lists),
-            set_ids: Ids::new(limits.sets),
+            rule_ids: Ids::without(limits.rules.min(MAX_RULE_SLOT), slots),
+            list_ids: Ids::without(limits.lists, stored.lists.iter().copied()),
+            set_ids: Ids::without(limits.sets, stored.sets.iter().map(|set| set.id)),
+            stored,
         };
         Self {
             limits,
@@ -196,7 +207,7 @@ impl State {
                 keys.push((known.row.slot, known.version));
                 continue;
             }
-            let slot = self.rule_ids.take().ok_or(Misfit::Room(Room::Rules))?;
+            let slot = self.slot(&rule.id).ok_or(Misfit::Room(Room::Rules))?;
             keys.push((slot, 0));
             change.rules.push(row(slot));
             let content = Arc::clone(&rule.content);
@@ -210,6 +221,14 @@ impl State {
             );
         }
         Ok(keys)
+    }
+
+    /// The slot that a rule had in an earlier run, or a free one.
+    fn slot(&mut self, id: &RuleId) -> Option<u16> {
+        match self.stored.rules.iter().position(|rule| rule.id == *id) {
+            Some(position) => Some(self.stored.rules.swap_remove(position).slot),
+            None => self.rule_ids.take(),
+        }
     }
 
     /// The set of the rules at these positions.
@@ -321,6 +340,10 @@ impl State {
             .map(|rule| rule.row)
             .collect();
         change.retired.sets = sets;
+        let stored = std::mem::take(&mut self.stored);
+        change.retired.sets.extend(stored.sets);
+        change.retired.lists.extend(stored.lists);
+        change.retired.rules.extend(stored.rules);
     }
 
     fn flip(&mut self, pods: &[PodName], next: BTreeMap<PodName, Arc<PolicySet>>, change: &mut Change) {

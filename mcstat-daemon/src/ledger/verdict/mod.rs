@@ -27,7 +27,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow};
+pub use change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored};
 pub use compile::Compiler;
 pub use document::Header;
 pub use model::{Model, PodName};

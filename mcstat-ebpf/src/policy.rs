@@ -1,0 +1,85 @@
+//! What a policy set says: looked up off the hot path, the list of ports looked through on it.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_map_lookup_elem};
+use mcstat_common::{
+    abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, Port, RuleCounter},
+    frame::{Packet, transport},
+    policy::{DECISION_DROP, PolicyKey, PolicyValue, decide},
+    slot::Verdict,
+};
+
+use crate::maps::{POLICIES, POLICY_PORTS, RULES};
+
+/// What a set says of an address; nothing is the default.
+#[inline(always)]
+pub(crate) fn look_up(set: u16, space: u8, address: u32) -> PolicyValue {
+    let key = PolicyKey::new(set, space, address, 32);
+    // SAFETY: the helper reads the key; what it finds is a map value that stays while this program runs.
+    unsafe {
+        let map = (&raw const POLICIES).cast_mut().cast();
+        let found = bpf_map_lookup_elem(map, (&raw const key).cast()).cast::<PolicyValue>();
+        if found.is_null() {
+            PolicyValue { list: 0, decision: 0 }
+        } else {
+            found.read()
+        }
+    }
+}
+
+/// The decision on a datagram whose value is known; `None` when that takes ports which this view does not reach.
+#[inline(always)]
+pub(crate) fn decision<P: Packet>(packet: &P, ip_offset: u16, value: PolicyValue) -> Option<u16> {
+    if value.list == 0 {
+        return Some(value.decision);
+    }
+    let transport = transport(packet, ip_offset as usize)?;
+    Some(decide(value, POLICY_PORTS.get(value.list as u32), transport))
+}
+
+/// Whether a datagram is admitted, dropped, or would be dropped. No rule judges a foreign one; the switch drops it at
+/// once, or admits it.
+#[inline(always)]
+pub(crate) fn verdict(port: *const Port, foreign: bool, decision: u16) -> Verdict {
+    // SAFETY: a map value.
+    let set = |flag: u32| unsafe { (*port).flags } & flag != 0;
+    if foreign {
+        if set(PORT_FOREIGN_DROPPED) {
+            Verdict::Drop
+        } else {
+            Verdict::Allow
+        }
+    } else if decision & DECISION_DROP == 0 {
+        Verdict::Allow
+    } else if set(PORT_DATA_ENFORCED) {
+        Verdict::Drop
+    } else {
+        Verdict::WouldDrop
+    }
+}
+
+/// This CPU's counter of the rule that decided; `None` where none did.
+#[inline(always)]
+pub(crate) fn rule(decision: u16) -> Option<*mut RuleCounter> {
+    let slot = decision & !DECISION_DROP;
+    if slot == 0 {
+        return None;
+    }
+    RULES.get_ptr_mut(slot as u32)
+}
+
+/// Counts a datagram for the rule that decided it.
+#[inline(always)]
+pub(crate) fn count(skb: *mut __sk_buff, decision: u16, verdict: Verdict) {
+    let Some(counter) = rule(decision) else { return };
+    // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
+    unsafe {
+        let counter = &mut *counter;
+        if verdict == Verdict::WouldDrop {
+            counter.would_drop_packets += 1;
+        } else {
+            counter.packets += 1;
+            counter.segments += crate::data::segments(skb);
+            counter.bytes += (*skb).len as u64;
+        }
+    }
+}
