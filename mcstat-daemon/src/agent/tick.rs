@@ -13,16 +13,18 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     bpf::{
         ClockSource, KernelError,
         clock::Clock,
         maps::Maps,
+        policy,
         read::{self, Reader},
         ring::{self, RawEvent},
     },
+    judge::Judged,
     ovs::follow::Follower,
     pods::{PodPort, PodPorts},
     reported::Reported,
@@ -32,7 +34,10 @@ use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
         Joined, Ledger,
-        snapshot::{ControlEvent, Direction, PortReading, Snapshot, SwitchPort, SwitchReading, UncountedPort},
+        snapshot::{
+            ControlEvent, Direction, Enforced, PolicyReading, PortReading, RuleReading, Snapshot, SwitchPort,
+            SwitchReading, UncountedPort,
+        },
     },
     proto,
 };
@@ -49,6 +54,10 @@ pub(super) struct Channels {
     pub(super) joined: watch::Sender<Arc<Joined>>,
     /// The switch, where one is read.
     pub(super) switch: Option<Follower>,
+    /// The policies in force; `None` without a policy source.
+    pub(super) judged: watch::Receiver<Option<Judged>>,
+    /// Last readings of rules that are gone.
+    pub(super) retired: mpsc::Receiver<RuleReading>,
 }
 
 /// What the tick owns.
@@ -125,6 +134,7 @@ impl Tick {
     /// Everything, as of now.
     fn read(&mut self, switch: SwitchReading) -> Result<Snapshot, KernelError> {
         let clock = self.clock.read(&self.maps)?;
+        self.tell_enforced(&switch);
         let system = |error| KernelError::System {
             call: "reading the maps",
             error,
@@ -147,6 +157,7 @@ impl Tick {
             .witness
             .read(&self.reported.pods(&ports, &messages), Instant::now());
         let uncounted = self.channels.uncounted.borrow().clone();
+        let policy = self.read_policy().map_err(system)?;
         Ok(Snapshot {
             at: clock.now,
             uncounted,
@@ -154,11 +165,46 @@ impl Tick {
             namespaces,
             switch,
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
-            policy: None,
+            policy,
             detached: BTreeMap::new(),
             ports,
             messages,
         })
+    }
+
+    /// Tells the programs what the switch enforces. While it does not say, the last known state holds.
+    fn tell_enforced(&self, switch: &SwitchReading) {
+        let enforced = match switch {
+            SwitchReading::None => Some(Enforced::default()),
+            SwitchReading::Away { .. } => None,
+            SwitchReading::Read(account) => account.switch.enforced(),
+        };
+        if let Some(enforced) = enforced.filter(|enforced| *enforced != policy::enforced(&self.maps)) {
+            let Enforced { data, reports } = enforced;
+            info!(data, reports, "what the switch enforces of the policies");
+            policy::set_enforced(&self.maps, enforced);
+        }
+    }
+
+    /// The policies in force. A rule that is gone is told of once more.
+    fn read_policy(&mut self) -> std::io::Result<Option<PolicyReading>> {
+        let mut last: Vec<RuleReading> = Vec::new();
+        while let Ok(reading) = self.channels.retired.try_recv() {
+            last.push(reading);
+        }
+        let Some(judged) = self.channels.judged.borrow().clone() else {
+            return Ok(None);
+        };
+        let mut rules = policy::read_rules(&self.maps)?;
+        last.retain(|last| !rules.iter().any(|rule| rule.row.id == last.row.id));
+        rules.append(&mut last);
+        rules.sort_by_key(|rule| rule.row.slot);
+        Ok(Some(PolicyReading {
+            tables: judged.tables,
+            rules,
+            enforced: policy::enforced(&self.maps),
+            problems: judged.problems,
+        }))
     }
 
     fn tell_joined(&self) {

@@ -23,7 +23,8 @@ pub struct PolicyObjects {
     pub objects: Vec<Object>,
     /// What could not be taken over; what was good before it still stands in `objects`.
     pub failures: Vec<Failure>,
-    /// Whether the source has been read. Before that there is no policy to judge by, which is not the same as none.
+    /// Whether the source has been read and has policies to tell of, be it none. What is told without it says that there
+    /// is nothing to judge by: the cluster has no such kinds.
     pub known: bool,
 }
 
@@ -88,7 +89,7 @@ fn publish(objects: PolicyObjects, out: &watch::Sender<PolicyObjects>) {
 }
 
 /// Says each complaint when it begins, and not again while it lasts.
-fn complain(known: &mut Vec<String>, new: Vec<String>) {
+pub(super) fn complain(known: &mut Vec<String>, new: Vec<String>) {
     new.iter()
         .filter(|text| !known.contains(text))
         .for_each(|text| warn!("{text}"));
