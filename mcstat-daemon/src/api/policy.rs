@@ -179,6 +179,29 @@ impl RuleTrafficStats {
         self.start_time = self.start_time.min(other.start_time);
     }
 
+    /// What was counted since an earlier reading of the same life, saturating; it starts with that reading.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let (now, then) = (self.traffic_stats, before.traffic_stats);
+        let (denies, denied) = (self.would_drop, before.would_drop);
+        Self {
+            traffic_stats: TrafficStats {
+                packets: now.packets.saturating_sub(then.packets),
+                bytes: now.bytes.saturating_sub(then.bytes),
+                sessions: now.sessions.saturating_sub(then.sessions),
+            },
+            segments: self.segments.saturating_sub(before.segments),
+            records: self.records.saturating_sub(before.records),
+            would_drop: Denied {
+                packets: denies.packets.saturating_sub(denied.packets),
+                messages: denies.messages.saturating_sub(denied.messages),
+                records: denies.records.saturating_sub(denied.records),
+            },
+            start_time: before.start_time,
+            ..self.clone()
+        }
+    }
+
     /// Takes a newer reading of the same life; no number falls.
     pub fn advance(&mut self, newer: Self) {
         let (before, now) = (self.traffic_stats, newer.traffic_stats);
