@@ -68,7 +68,7 @@ pub const NAMESPACED_POLICIES: Resource = Resource {
 };
 
 /// Every resource, in the order of discovery.
-pub const ALL: [&Resource; 2] = [&PODS, &GROUPS];
+pub const ALL: [&Resource; 4] = [&PODS, &GROUPS, &CLUSTER_POLICIES, &NAMESPACED_POLICIES];
 
 /// Field of every object: its name.
 pub const NAME: &str = "metadata.name";

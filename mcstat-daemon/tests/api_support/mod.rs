@@ -6,6 +6,7 @@
 
 pub(crate) mod both;
 pub(crate) mod groups;
+pub(crate) mod policies;
 
 use std::{
     collections::BTreeMap,
