@@ -4,6 +4,8 @@ pub mod group;
 mod group_columns;
 pub mod ledgers;
 mod pod_columns;
+pub mod policy;
+mod policy_columns;
 pub mod resource;
 pub mod scope;
 pub mod stats;

@@ -44,9 +44,12 @@ pub struct Metadata {
     pub namespace: String,
     /// The name.
     pub name: String,
-    /// The Pod's UID, where a source knows it.
+    /// The UID of the Pod or policy, where a source knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+    /// When counting began; of policies only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
     /// Publish time in milliseconds (set by the aggregator).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,

@@ -5,6 +5,7 @@
 //! Snapshot ─┬─▶ delta       the last readings ─▶ rates ───────────────┐
 //!           ├─▶ history     what has ended     ─▶ totals ──────────────┤
 //!           ├─▶ membership  reports and kernels ─▶ who has joined what ─┤
+//!           ├─▶ rules       policies           ─▶ what their rules decided ┤
 //!           ├─▶ findings    ◀── membership      ─▶ what is wrong ───────┤
 //!           └─▶ reconcile   ◀── membership      ─▶ what the switch says ┴─▶ summary ─▶ NodeStatsSummary
 //! ```
@@ -21,6 +22,7 @@ mod history;
 mod lines;
 mod membership;
 mod reconcile;
+mod rules;
 #[cfg(test)]
 mod scene;
 pub mod snapshot;
@@ -38,7 +40,7 @@ use jiff::Timestamp;
 
 pub use self::reconcile::{LAG, PortBook, SideBook};
 use self::{
-    delta::Window, findings::Findings, history::Sandboxes, membership::Memberships, reconcile::Reconcile,
+    delta::Window, findings::Findings, history::Sandboxes, membership::Memberships, reconcile::Reconcile, rules::Rules,
     snapshot::Snapshot,
 };
 use crate::api::summary::NodeStatsSummary;
@@ -70,10 +72,11 @@ pub struct Node {
     pub window_seconds: u32,
 }
 
-/// The state between two ticks: the readings of the window, the totals of what has ended, memberships, and since when
-/// something is wrong.
+/// The state between two ticks: the readings of the window, the totals of what has ended, memberships, rules, and since
+/// when something is wrong.
 ///
-/// Bounded by what the snapshots of one window hold and by the interfaces that living Pod sandboxes ever had.
+/// Bounded by what the snapshots of one window hold, by the interfaces that living Pod sandboxes ever had, and by the rules
+/// of the policies there are.
 #[derive(Debug)]
 pub struct Ledger {
     node: Node,
@@ -82,6 +85,7 @@ pub struct Ledger {
     memberships: Memberships,
     findings: Findings,
     reconcile: Reconcile,
+    rules: Rules,
 }
 
 impl Ledger {
@@ -95,6 +99,7 @@ impl Ledger {
             memberships: Memberships::default(),
             findings: Findings::default(),
             reconcile: Reconcile::default(),
+            rules: Rules::default(),
         }
     }
 
@@ -108,6 +113,7 @@ impl Ledger {
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
         self.reconcile.update(snapshot, &self.memberships);
+        self.rules.update(snapshot.policy.as_ref());
         summary::summarize(self, snapshot)
     }
 

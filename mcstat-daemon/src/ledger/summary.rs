@@ -16,6 +16,7 @@ use super::{
     snapshot::{Direction, KernelReading, NamespaceReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
     status,
     totals::Totals,
+    verdict::Kind,
 };
 use crate::api::{stats, summary};
 
@@ -43,6 +44,8 @@ pub(super) fn summarize(ledger: &Ledger, snapshot: &Snapshot) -> summary::NodeSt
         observed_at: snapshot.at,
         interval_seconds: node.push_interval_seconds,
         multicast: groups::of_node(&pods, snapshot.at),
+        antrea_cluster_network_policies: ledger.rules.of(Kind::ClusterNetworkPolicy),
+        antrea_network_policies: ledger.rules.of(Kind::NetworkPolicy),
         queriers: ledger.memberships.queriers(snapshot.at),
         findings: ledger.findings.of_node().to_vec(),
         kernel: kernel(&snapshot.kernel),
@@ -102,6 +105,7 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         memberships,
         findings,
         reconcile,
+        rules: _,
     } = ledger;
     let namespace = snapshot.namespaces.iter().find(|reading| reading.pod == *pod);
     let interfaces = interfaces(listed);

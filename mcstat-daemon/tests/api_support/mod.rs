@@ -6,6 +6,7 @@
 
 pub(crate) mod both;
 pub(crate) mod groups;
+pub(crate) mod policies;
 
 use std::{
     collections::BTreeMap,
@@ -215,6 +216,8 @@ pub(crate) fn summary(node: &str, pods: Vec<PodMulticastStats>, now: Timestamp) 
         interval_seconds: 10,
         pods,
         multicast: Vec::new(),
+        antrea_cluster_network_policies: None,
+        antrea_network_policies: None,
         queriers: Vec::new(),
         findings: Vec::new(),
         kernel: KernelHealth::default(),

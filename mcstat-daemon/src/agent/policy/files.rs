@@ -235,6 +235,22 @@ fn uid(key: &ObjectKey, again: u32) -> String {
     }
 }
 
+/// What of a UID is the same however often the policy was made again, in this process or in another: a UID that comes
+/// from a file without its count, any other whole.
+#[must_use]
+pub fn made_of(uid: &str) -> &str {
+    match uid.split_once('#') {
+        Some((name, _)) if is_made_up(uid) => name,
+        _ => uid,
+    }
+}
+
+/// Whether a UID comes from a file without one.
+#[must_use]
+pub fn is_made_up(uid: &str) -> bool {
+    uid.starts_with("file:")
+}
+
 impl File {
     fn update(&mut self, path: &Path, metadata: &Metadata) {
         let stamp = Stamp::of(metadata);
