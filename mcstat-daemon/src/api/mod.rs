@@ -5,6 +5,7 @@ mod group_columns;
 pub mod ledgers;
 mod pod_columns;
 pub mod resource;
+pub mod rule;
 pub mod scope;
 pub mod stats;
 pub mod status;

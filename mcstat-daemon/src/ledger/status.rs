@@ -2,6 +2,7 @@
 //!
 //! `Stale` is not among them: only who waits for this node can tell. Findings come before `Dropping`.
 
+use super::snapshot::{Enforced, PolicyReading};
 use crate::api::{
     ledgers::Reason,
     stats::{Condition, Finding, Interface},
@@ -27,18 +28,40 @@ pub(super) fn word(interfaces: &[Interface], finding: Option<&Finding>, dropping
 }
 
 /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`, in this order.
-pub(super) fn conditions(interfaces: &[Interface], ledgers: Reason, message: &str) -> Vec<Condition> {
+pub(super) fn conditions(
+    interfaces: &[Interface],
+    ledgers: Reason,
+    message: &str,
+    policy: Option<&PolicyReading>,
+) -> Vec<Condition> {
     vec![
         condition("Fresh", "True", "Reported", ""),
         counted(interfaces),
         condition("LedgersAgree", ledgers.status(), ledgers.word(), message),
-        condition(
-            "PolicyKnown",
+        policy_known(policy.map(|policy| policy.enforced)),
+    ]
+}
+
+fn policy_known(enforced: Option<Enforced>) -> Condition {
+    let (status, reason, message) = match enforced {
+        None => (
             "False",
             "NoPolicySource",
             "no policy source is read: nothing is judged, every packet and message counts as admitted",
         ),
-    ]
+        Some(Enforced { data: false, .. }) => (
+            "True",
+            "NotEnforced",
+            "rules are judged and nobody enforces them: what they deny counts as wouldDrop and as admitted",
+        ),
+        Some(Enforced { reports: false, .. }) => (
+            "True",
+            "Enforced",
+            "data is enforced and IGMP reports are not: reports that rules deny count as wouldDrop and as allowed",
+        ),
+        Some(_) => ("True", "Enforced", ""),
+    };
+    condition("PolicyKnown", status, reason, message)
 }
 
 /// Of an interface that is counted a sentence is said too, if something is amiss.
