@@ -25,8 +25,8 @@ use super::{
     policy::{PolicyObjects, complain},
 };
 use crate::ledger::{
-    snapshot::RuleReading,
-    verdict::{Change, CompileError, Compiler, Model, PodName, Problem, Stored, Tables},
+    snapshot::{KnownPolicy, RuleReading},
+    verdict::{Change, CompileError, Compiler, Model, ObjectKey, PodName, Problem, Stored, Tables},
 };
 
 /// The least time between two changes: what comes meanwhile is one change more.
@@ -53,6 +53,8 @@ pub enum JudgeError {
 pub(super) struct Judged {
     /// What the kernel judges by.
     pub(super) tables: Arc<Tables>,
+    /// Every policy that has rules for multicast.
+    pub(super) policies: Arc<[KnownPolicy]>,
     /// What is not judged as it is written, as sentences.
     pub(super) problems: Arc<[String]>,
 }
@@ -196,6 +198,7 @@ impl Judge {
         self.trouble = trouble;
         channels.judged.send_replace(wanted.known.then(|| Judged {
             tables: Arc::new(self.tables.clone()),
+            policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
             problems: self.complaints.as_slice().into(),
         }));
         true
@@ -225,6 +228,13 @@ impl Judge {
             let _ = channels.retired.try_send(reading);
         }
         Ok(())
+    }
+}
+
+fn known(key: &ObjectKey, uid: &Arc<str>) -> KnownPolicy {
+    KnownPolicy {
+        key: key.clone(),
+        uid: Arc::clone(uid),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::api::{
     policy::NetworkPolicyReference,
+    rule::RuleReference,
     stats::{Disagreement, FilterMode, Finding, FindingKind, PodMulticastStats, Witness},
     summary::{NodeStatsSummary, Querier},
 };
@@ -29,6 +30,7 @@ struct Told<'a> {
     interface: &'a str,
     group: IpAddr,
     joined: bool,
+    denied: Option<&'a RuleReference>,
     version: Option<&'a str>,
     filter: (Option<FilterMode>, &'a [IpAddr]),
     witness: &'a [Witness],
@@ -48,6 +50,7 @@ fn memberships(summary: &NodeStatsSummary) -> impl Iterator<Item = Told<'_>> {
                 interface: &group.interface,
                 group: group.group,
                 joined: membership.joined,
+                denied: membership.denied.as_ref(),
                 version: membership.version.as_deref(),
                 filter: (membership.mode, &membership.sources),
                 witness: &membership.witness,
@@ -186,6 +189,8 @@ mod tests {
     fn memberships_queriers_findings_and_policies_cannot() {
         let membership = "/pods/0/status/groups/0/membership";
         let finding = json!({"type": "JoinedNoTraffic", "since": TIME, "message": "m"});
+        let policy = json!({"kind": "NetworkPolicy", "namespace": "mkt", "name": "p"});
+        let denied = json!({"policy": policy, "rule": "r", "action": "Drop"});
         for (place, value) in [
             ("/multicast", json!([])),
             ("/multicast/0/pods", json!([])),
@@ -193,6 +198,7 @@ mod tests {
             ("/pods/0/status/sandbox", json!("s2")),
             (membership, Value::Null),
             (&format!("{membership}/joined"), json!(false)),
+            (&format!("{membership}/denied"), denied),
             (&format!("{membership}/mode"), json!("INCLUDE")),
             (&format!("{membership}/sources"), json!(["10.0.0.9"])),
             (&format!("{membership}/version"), json!("IGMPv2")),

@@ -196,11 +196,11 @@ impl Tick {
             return Ok(None);
         };
         let mut rules = policy::read_rules(&self.maps)?;
-        last.retain(|last| !rules.iter().any(|rule| rule.row.id == last.row.id));
         rules.append(&mut last);
         rules.sort_by_key(|rule| rule.row.slot);
         Ok(Some(PolicyReading {
             tables: judged.tables,
+            policies: judged.policies.to_vec(),
             rules,
             enforced: policy::enforced(&self.maps),
             problems: judged.problems,

@@ -7,6 +7,7 @@ mod pod_columns;
 pub mod policy;
 mod policy_columns;
 pub mod resource;
+pub mod rule;
 pub mod scope;
 pub mod stats;
 pub mod status;

@@ -17,6 +17,7 @@ mod findings;
 mod groups;
 mod growth;
 mod history;
+mod judge;
 #[cfg(test)]
 #[path = "../../tests/scenarios_support/mod.rs"]
 mod lines;
@@ -128,10 +129,13 @@ impl Ledger {
         self.reconcile.books()
     }
 
-    /// The memberships as of the last tick, by the merged truth.
+    /// The memberships as of the last tick, by the merged truth, denied ones included.
     pub fn joined(&self) -> Joined {
         let ports = self.memberships.ports().flat_map(|(id, port)| {
-            let joined = port.memberships().iter().filter(|(_, membership)| membership.joined);
+            let joined = port
+                .memberships()
+                .iter()
+                .filter(|(_, membership)| membership.is_wanted());
             joined.map(move |(group, _)| (id, *group))
         });
         // Ports come by id and groups in order.

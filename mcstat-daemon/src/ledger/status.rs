@@ -61,12 +61,15 @@ pub(super) fn policy_known(policy: Option<&PolicyReading>, pod: &PodRef) -> Cond
     let judged = policy.tables.has_rules(&PodName::new(&pod.namespace, &pod.name));
     let (reason, meaning) = match (judged, policy.enforced) {
         (false, _) => ("NoRules", "no rule for multicast applies to the Pod"),
-        (true, Enforced { data: false, .. }) => ("Judged", "nobody enforces: what a rule denies counts as wouldDrop"),
-        (true, Enforced { reports: false, .. }) => (
-            "Judged",
-            "packets that a rule denies are dropped; denied reports count as wouldDrop, nobody enforces those",
+        (true, Enforced { data: false, .. }) => (
+            "NotEnforced",
+            "rules are judged and nobody enforces them: what they deny counts as wouldDrop and as admitted",
         ),
-        (true, Enforced { .. }) => ("Judged", "what a rule denies is dropped"),
+        (true, Enforced { reports: false, .. }) => (
+            "Enforced",
+            "data is enforced and IGMP reports are not: reports that rules deny count as wouldDrop and as allowed",
+        ),
+        (true, Enforced { .. }) => ("Enforced", "what rules deny is dropped"),
     };
     let mut message = meaning.to_owned();
     for problem in policy.problems.iter().take(PROBLEMS) {

@@ -29,8 +29,8 @@ use mcstat::{
     },
     api::{
         stats::{
-            Condition, Families, Group, GroupCounters, Igmp, Inbound, Interface, Messages, Metadata, OtherGroups,
-            Outbound, PodMulticastStats, Share, Spec, Status,
+            Condition, DroppedMessages, Families, Group, GroupCounters, Igmp, Inbound, Interface, Messages, Metadata,
+            OtherGroups, Outbound, PodMulticastStats, Share, Spec, Status,
         },
         summary::{KernelHealth, NodeStatsSummary, SummaryMetadata},
     },
@@ -129,10 +129,8 @@ pub(crate) fn feed(node: &str, now: Timestamp) -> PodMulticastStats {
             messages: 44,
             records: Some(61),
         },
-        dropped: Some(Messages {
-            messages: 0,
-            records: Some(0),
-        }),
+        dropped: Some(DroppedMessages::default()),
+        would_drop: Some(Messages::default()),
         ignored: BTreeMap::new(),
     });
     pod.status.socket_drops = Some(300);

@@ -12,7 +12,7 @@ pub struct PortBook {
     pub outbound: SideBook,
     /// What was for the Pod.
     pub inbound: SideBook,
-    /// IPv4 data packets that the Pod had sent, foreign ones left out. While this has not moved, no copy of its own packets
+    /// IPv4 data packets that the Pod had sent, as far as the switch counts them. While this has not moved, no copy of its own packets
     /// can have been for the Pod itself.
     pub sent: u64,
     /// Fingerprint of the groups that the switch had for the port. Another one tells of a change meanwhile. 0: not known.
@@ -23,7 +23,8 @@ pub struct PortBook {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SideBook {
-    /// [`KNOWN`](Self::KNOWN): `dropped` means something. [`BASELINE`](Self::BASELINE): what follows it does, too.
+    /// [`KNOWN`](Self::KNOWN): `dropped` means something. [`BASELINE`](Self::BASELINE): what follows it does, too;
+    /// [`JUDGED`](Self::JUDGED) says of what.
     pub flags: u64,
     /// Packets booked as dropped since the port began. Never falls.
     pub dropped: u64,
@@ -50,4 +51,6 @@ impl SideBook {
     pub const KNOWN: u64 = 1;
     /// There is a baseline.
     pub const BASELINE: u64 = 2;
+    /// It is one of admitted packets: policies were judged.
+    pub const JUDGED: u64 = 4;
 }
