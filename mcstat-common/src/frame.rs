@@ -71,8 +71,6 @@ pub struct Datagram {
     pub family: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Where the IP header begins in the frame.
-    pub ip_offset: u16,
 }
 
 /// An IGMP or MLD message.
@@ -248,16 +246,24 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
         source: mapped(header.source),
         family: crate::abi::IPV4,
         ttl: (ttl_protocol >> 8) as u8,
-        ip_offset: offset as u16,
     })
 }
 
-/// What [`crate::policy::decide`] takes of the IPv4 packet that begins at `ip_offset` of a frame that was classified as
-/// data; `None` when its UDP ports lie outside the part that this view reaches. Ports that the packet is too short for
-/// lie in no packet.
+/// What [`crate::policy::decide`] takes of a frame that was classified as IPv4 data; `None` when its UDP ports lie
+/// outside the part that this view reaches. Ports that the packet is too short for lie in no packet.
+///
+/// The tags are followed again: an offset kept from [`classify`] would be three values to the verifier, and it would walk
+/// through everything between once for each.
 #[inline(always)]
-pub fn transport<P: Packet>(packet: &P, ip_offset: usize) -> Option<u32> {
-    let header = packet.read::<Ipv4>(ip_offset)?;
+pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
+    let (mut offset, mut ethertype) = (ETHERNET, packet.read::<u16>(12)?);
+    for _ in 0..2 {
+        if matches!(u16::from_be(ethertype), 0x8100 | 0x88a8) {
+            ethertype = packet.read::<u16>(offset + 2)?;
+            offset += 4;
+        }
+    }
+    let header = packet.read::<Ipv4>(offset)?;
     if u16::from_be(header.ttl_protocol) as u8 != UDP {
         return Some(TRANSPORT_OTHER);
     }
@@ -266,7 +272,7 @@ pub fn transport<P: Packet>(packet: &P, ip_offset: usize) -> Option<u32> {
     if u16::from_be(header.fragment) & 0x1fff != 0 || total_length < header_length + 4 {
         return Some(TRANSPORT_FRAGMENT);
     }
-    let port = packet.read::<u16>(ip_offset + header_length + 2)?;
+    let port = packet.read::<u16>(offset + header_length + 2)?;
     Some(u16::from_be(port) as u32)
 }
 
@@ -331,7 +337,6 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Class {
         source: header.source,
         family: crate::abi::IPV6,
         ttl: next_hop_limit as u8,
-        ip_offset: offset as u16,
     };
     match next {
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | ICMPV6 | DESTINATION_OPTIONS => {

@@ -101,7 +101,6 @@ fn ssm_ranges_are_those_of_rfc_4607() {
             source: [0, 1],
             family,
             ttl: 1,
-            ip_offset: 14,
         }
     };
     for (group, ssm) in [

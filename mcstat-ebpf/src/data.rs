@@ -5,8 +5,8 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_loop},
 };
 use mcstat_common::{
-    abi::{Counter, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, Port, PortStats, Slot, WAYS},
-    frame::{Datagram, Packet, is_ssm},
+    abi::{Counter, INBOUND, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, Port, PortStats, Slot, WAYS},
+    frame::{Datagram, is_ssm},
     policy::{PolicyValue, SPACE_DATA},
     slot::{self, BUSY, EMPTY, Key, READY, Verdict},
 };
@@ -15,31 +15,59 @@ use crate::{
     atomic,
     maps::{COUNTERS, SETTINGS, SLOTS, port_at, port_of, port_stats, seed, sets, test_delay},
     policy,
-    skb::Copied,
+    skb::{self, Judged},
 };
 
-/// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack.
+/// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack. As small as can be, since it
+/// lies on the stack of whoever calls [`miss`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Frame {
     group: [u64; 2],
     source: [u64; 2],
-    family: u32,
-    ttl: u32,
-    position: u32,
-    direction: u16,
-    ip_offset: u16,
+    /// {position in the ports table: 32, zero: 8, TTL: 8, foreign: 1, inbound: 1, IPv6: 1}.
+    facts: u64,
+    /// What the slot is to cache, by [`judge`].
+    cached: u64,
 }
 
+const FOREIGN: u64 = 1;
+const TO_POD: u64 = 2;
+const SIX: u64 = 4;
+
 impl Frame {
+    #[inline(always)]
+    fn new(datagram: &Datagram, position: u32, direction: u8, foreign: bool) -> Self {
+        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+        Self {
+            group: datagram.group,
+            source: datagram.source,
+            facts: (position as u64) << 32
+                | (datagram.ttl as u64) << 8
+                | bit(foreign, FOREIGN)
+                | bit(direction != OUTBOUND, TO_POD)
+                | bit(datagram.family != IPV4, SIX),
+            cached: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn position(&self) -> u32 {
+        (self.facts >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn direction(&self) -> u8 {
+        if self.facts & TO_POD == 0 { OUTBOUND } else { INBOUND }
+    }
+
     #[inline(always)]
     fn datagram(&self) -> Datagram {
         Datagram {
             group: self.group,
             source: self.source,
-            family: self.family as u8,
-            ttl: self.ttl as u8,
-            ip_offset: self.ip_offset,
+            family: if self.facts & SIX == 0 { IPV4 } else { IPV6 },
+            ttl: (self.facts >> 8) as u8,
         }
     }
 }
@@ -58,7 +86,7 @@ pub(crate) fn key(port: *const Port, datagram: &Datagram, direction: u8) -> Key 
 /// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports. False
 /// when nothing is counted, because a rule asks for ports that this view does not reach.
 #[inline(always)]
-pub(crate) fn account<P: Packet>(
+pub(crate) fn account<P: Judged>(
     skb: *mut __sk_buff,
     packet: &P,
     ifindex: u32,
@@ -91,7 +119,7 @@ fn is_judged(datagram: &Datagram, direction: u8) -> bool {
 
 /// [`account`] of one family.
 #[inline(always)]
-fn account_in<P: Packet>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram: &Datagram, direction: u8) -> bool {
+fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram: &Datagram, direction: u8) -> bool {
     let Some((position, port)) = port_of(ifindex) else {
         return true;
     };
@@ -107,9 +135,13 @@ fn account_in<P: Packet>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
             let mut decision = 0;
             // No rule and no list, as of every port without policies: nothing to do.
             if is_judged(datagram, direction) && cached as u32 != 0 && !foreign {
-                match policy::decision(packet, datagram.ip_offset, slot::verdict_value(cached)) {
-                    Some(decided) => decision = decided,
-                    None => return false,
+                let value = slot::verdict_value(cached);
+                decision = value.decision;
+                if value.list != 0 {
+                    let Some(transport) = packet.transport() else {
+                        return false;
+                    };
+                    decision = policy::decide(value, transport);
                 }
             }
             if test_delay() != 0 {
@@ -117,7 +149,7 @@ fn account_in<P: Packet>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
                 let verdict = policy::verdict(port, foreign, decision);
-                count(skb, counter, datagram, verdict);
+                count(skb, counter, datagram, verdict as u8);
                 if decision != 0 {
                     policy::count(skb, decision, verdict);
                 }
@@ -125,16 +157,9 @@ fn account_in<P: Packet>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
             return true;
         }
     }
-    let frame = Frame {
-        group: datagram.group,
-        source: datagram.source,
-        family: datagram.family as u32,
-        ttl: datagram.ttl as u32,
-        position,
-        direction: direction as u16,
-        ip_offset: datagram.ip_offset,
-    };
-    miss(skb, &raw const frame);
+    let mut frame = Frame::new(datagram, position, direction, foreign);
+    let verdict = judge(skb, &raw mut frame);
+    miss(skb, &raw const frame, verdict);
     true
 }
 
@@ -198,17 +223,17 @@ unsafe fn word(bytes: *const [u8; 16], at: usize) -> u64 {
 
 /// Counts a packet in this CPU's counter of a slot.
 #[inline(always)]
-pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datagram, verdict: Verdict) {
+pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datagram, verdict: u8) {
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
-        if verdict == Verdict::Drop {
+        if verdict == Verdict::Drop as u8 {
             counter.dropped += 1;
         } else {
             counter.packets += 1;
             counter.bytes += (*skb).len as u64;
             counter.segments += segments(skb);
-            if verdict == Verdict::WouldDrop {
+            if verdict == Verdict::WouldDrop as u8 {
                 counter.would_drop = counter.would_drop.wrapping_add(1);
             }
         }
@@ -244,32 +269,51 @@ enum Refused {
     Contended,
 }
 
-/// No READY slot, or one with a verdict of an old generation: insert or judge, then count; else *other groups*.
+/// Judges a datagram by the port's policy set, whatever becomes of its slot, and counts it for the rule that decides.
+///
+/// A function of its own beside [`miss`]: together they would need more stack than there is.
 #[inline(never)]
-fn miss(skb: *mut __sk_buff, frame: *const Frame) {
+fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u32 {
+    // SAFETY: the caller's stack; map values below.
+    let frame = unsafe { &mut *frame };
+    let Some(port) = port_at(frame.position()) else {
+        return Verdict::Allow as u32;
+    };
+    // Both at once: a set and its generation change together.
+    let word = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
+    let set = (word >> 32) as u16;
+    let mut value = PolicyValue { list: 0, decision: 0 };
+    if set != 0 && frame.facts & (TO_POD | SIX) == 0 {
+        value = policy::look_up(set, SPACE_DATA, (frame.group[1] >> 32) as u32);
+    }
+    frame.cached = slot::verdict_word(word as u32, value);
+    let foreign = frame.facts & FOREIGN != 0;
+    let mut decision = 0;
+    if !foreign {
+        decision = value.decision;
+        if value.list != 0 {
+            decision = policy::decide(value, skb::transport(skb));
+        }
+    }
+    let verdict = policy::verdict(port, foreign, decision);
+    policy::count(skb, decision, verdict);
+    verdict as u32
+}
+
+/// No READY slot, or one with a verdict of an old generation: insert, then count; else *other groups*.
+#[inline(never)]
+fn miss(skb: *mut __sk_buff, frame: *const Frame, verdict: u32) {
     // SAFETY: the caller's stack; map values below.
     let frame = unsafe { &*frame };
-    let direction = frame.direction as u8 & 1;
-    let position = frame.position;
+    let (direction, position) = (frame.direction(), frame.position());
     let (Some(port), Some(stats)) = (port_at(position), port_stats(position, direction)) else {
         return;
     };
-    // Both at once: a set and its generation change together.
-    let judge = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
     let datagram = frame.datagram();
-    let value = judge_group(&datagram, direction, (judge >> 32) as u16);
-    let foreign = direction == OUTBOUND && is_foreign(port, &datagram);
-    let mut decision = 0;
-    if !foreign && let Some(decided) = policy::decision(&Copied::new(skb), datagram.ip_offset, value) {
-        decision = decided;
-    }
-    let verdict = policy::verdict(port, foreign, decision);
+    let verdict = verdict as u8;
     match find_or_insert(&key(port, &datagram, direction), position, stats) {
         Ok((index, slot)) => {
-            atomic::store(
-                unsafe { &raw mut (*slot).verdict },
-                slot::verdict_word(judge as u32, value),
-            );
+            atomic::store(unsafe { &raw mut (*slot).verdict }, frame.cached);
             if test_delay() != 0 {
                 delay_here(test_delay());
             }
@@ -282,7 +326,6 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
             say_refused(position, direction as u32, refused as u32);
         }
     }
-    policy::count(skb, decision, verdict);
 }
 
 #[inline(always)]
@@ -291,15 +334,6 @@ fn say_refused(position: u32, direction: u32, reason: u32) {
         "no slot: port at {}, direction {}, reason {} of port limit, fair share, window full, contended",
         position, direction, reason
     );
-}
-
-/// What a policy set says of a group.
-#[inline(always)]
-fn judge_group(datagram: &Datagram, direction: u8, set: u16) -> PolicyValue {
-    if set == 0 || !is_judged(datagram, direction) {
-        return PolicyValue { list: 0, decision: 0 };
-    }
-    policy::look_up(set, SPACE_DATA, (datagram.group[1] >> 32) as u32)
 }
 
 /// Finds the key's slot or takes a free one. The whole set is scanned before an insertion: a slot of the same key may
@@ -412,20 +446,20 @@ fn release(stats: *mut PortStats) {
 
 /// A packet without a slot: the port's totals stay exact, and the reason is visible.
 #[inline(always)]
-fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, verdict: Verdict, refused: Refused) {
+fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, verdict: u8, refused: Refused) {
     let family = (datagram.family != IPV4) as usize;
     // SAFETY: a map value; `family` is 0 or 1.
     unsafe {
         let other = (&raw mut (*stats).other)
             .cast::<mcstat_common::abi::OtherGroups>()
             .add(family);
-        if verdict == Verdict::Drop {
+        if verdict == Verdict::Drop as u8 {
             atomic::add(&raw mut (*other).dropped, 1);
         } else {
             atomic::add(&raw mut (*other).packets, 1);
             atomic::add(&raw mut (*other).bytes, (*skb).len as u64);
             atomic::add(&raw mut (*other).segments, segments(skb));
-            if verdict == Verdict::WouldDrop {
+            if verdict == Verdict::WouldDrop as u8 {
                 atomic::add(&raw mut (*other).would_drop, 1);
             }
         }

@@ -3,8 +3,7 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_map_lookup_elem};
 use mcstat_common::{
     abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, Port, RuleCounter},
-    frame::{Packet, transport},
-    policy::{DECISION_DROP, PolicyKey, PolicyValue, decide},
+    policy::{self, DECISION_DROP, PolicyKey, PolicyValue},
     slot::Verdict,
 };
 
@@ -26,14 +25,13 @@ pub(crate) fn look_up(set: u16, space: u8, address: u32) -> PolicyValue {
     }
 }
 
-/// The decision on a datagram whose value is known; `None` when that takes ports which this view does not reach.
+/// The decision on a datagram of this transport whose value is known.
 #[inline(always)]
-pub(crate) fn decision<P: Packet>(packet: &P, ip_offset: u16, value: PolicyValue) -> Option<u16> {
+pub(crate) fn decide(value: PolicyValue, transport: u32) -> u16 {
     if value.list == 0 {
-        return Some(value.decision);
+        return value.decision;
     }
-    let transport = transport(packet, ip_offset as usize)?;
-    Some(decide(value, POLICY_PORTS.get(value.list as u32), transport))
+    policy::decide(value, POLICY_PORTS.get(value.list as u32), transport)
 }
 
 /// Whether a datagram is admitted, dropped, or would be dropped. No rule judges a foreign one; the switch drops it at

@@ -3,13 +3,13 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_jiffies64, macros::classifier, programs::TcContext};
 use mcstat_common::{
     abi::{INBOUND, OUTBOUND},
-    frame::{Class, NEIGHBOUR_DISCOVERY, Packet, classify},
+    frame::{Class, NEIGHBOUR_DISCOVERY, classify},
 };
 
 use crate::{
     atomic, control, data,
     maps::SETTINGS,
-    skb::{Copied, Direct},
+    skb::{Copied, Direct, Judged},
 };
 
 /// Let the next program on the hook decide; TCX_NEXT on TCX (include/uapi/linux/bpf.h).
@@ -53,7 +53,7 @@ enum Handled {
 }
 
 #[inline(always)]
-fn dispatch<P: Packet>(skb: *mut __sk_buff, packet: &P, direction: u8) -> Handled {
+fn dispatch<P: Judged>(skb: *mut __sk_buff, packet: &P, direction: u8) -> Handled {
     match classify(packet) {
         Class::Foreign => {}
         Class::Data(datagram) => {
