@@ -247,7 +247,7 @@ fn a1_data_is_dropped_by_a_rule() {
         "so says the switch"
     );
     let agrees = || agent.condition(SENDER, "LedgersAgree");
-    agent.holds("the ledgers agree", agrees, &Some("True Equal".to_owned()));
+    agent.holds("the ledgers agree", agrees, &Some("True Agree".to_owned()));
 }
 
 /// The same policies where the bridge has no tables for them.
@@ -351,12 +351,10 @@ fn a3_data_reports_and_queries_together() {
         [Some(frames(10)); 2],
         "so says the switch"
     );
-    // One query, of 46 bytes.
-    let query = vec![("allow-igmp-query".to_owned(), Count::new(1, 46), 0)];
-    agent.holds("A3: the query", || agent.data("anp3-mixed"), &Some(query));
-    let names = || Some(agent.rules("anp2-mixed")?.into_keys().collect::<Vec<_>>());
+    let names = |policy| agent.rules(policy).map(|rules| rules.into_keys().collect::<Vec<_>>());
+    assert_eq!(names("anp3-mixed"), Some(vec!["allow-igmp-query".to_owned()]));
     let both = ["allow-igmp-report", "drop-igmp-report"].map(str::to_owned).to_vec();
-    agent.holds("A3: the rules on reports", names, &Some(both));
+    assert_eq!(names("anp2-mixed"), Some(both));
     let groups = BTreeMap::from([
         (two.to_string(), vec![one.to_owned(), other.to_owned()]),
         (three.to_string(), vec![other.to_owned()]),
