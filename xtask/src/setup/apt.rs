@@ -63,6 +63,13 @@ const PROGRAMS: &[(&str, Package)] = &[
         },
     ),
     (
+        "openssl",
+        Package {
+            name: "openssl",
+            why: "makes a key for that API",
+        },
+    ),
+    (
         "tshark",
         Package {
             name: "tshark",
