@@ -271,10 +271,14 @@ pub const RULE_ALLOW: u32 = 1;
 pub const RULE_DROP: u32 = 2;
 
 abi! {
-    /// Map `report_walk`, per CPU, one entry: where the walk through a report's records stands.
+    /// Map `report_walk`, per CPU, one entry: the IGMP or MLD message in hand, and where the walk through its records stands.
     pub struct ReportWalk {
-        /// Number of the report on this CPU, from 1.
+        /// Number of the message on this CPU, from 1.
         pub message: u64,
+        /// [`crate::frame::Kind`] of the message.
+        pub kind: u32,
+        /// Whether denials are enforced.
+        pub enforced: u32,
         /// Where the next record begins in the frame.
         pub offset: u32,
         /// Where the message ends.
@@ -287,14 +291,14 @@ abi! {
         pub set: u32,
         /// `SPACE_REPORT_V1` and so on.
         pub space: u32,
-        /// Whether denials are enforced.
-        pub enforced: u32,
         /// Records so far.
         pub records: u32,
         /// Denied ones of them.
         pub denied: u32,
         /// Length of the frame.
         pub frame: u32,
+        /// Always zero.
+        pub pad: u32,
     }
 }
 
@@ -385,6 +389,6 @@ const _: () = {
     assert!(size_of::<Port>() == 512);
     assert!(size_of::<RuleCounter>() == 80);
     assert!(size_of::<RuleName>() == 1024);
-    assert!(size_of::<ReportWalk>() == 48);
+    assert!(size_of::<ReportWalk>() == 56);
     assert!(size_of::<EventHeader>() == 32);
 };

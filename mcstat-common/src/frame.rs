@@ -251,9 +251,6 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
 
 /// What [`crate::policy::decide`] takes of a frame that was classified as IPv4 data; `None` when its UDP ports lie
 /// outside the part that this view reaches. Ports that the packet is too short for lie in no packet.
-///
-/// The tags are followed again: an offset kept from [`classify`] would be three values to the verifier, and it would walk
-/// through everything between once for each.
 #[inline(always)]
 pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
     let (mut offset, mut ethertype) = (ETHERNET, packet.read::<u16>(12)?);
@@ -263,6 +260,21 @@ pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
             offset += 4;
         }
     }
+    transport_at(packet, offset)
+}
+
+/// [`transport`] of a frame without tags; of one with tags `None`. Without the offsets that tags make there is less for
+/// the verifier to walk through.
+#[inline(always)]
+pub fn transport_untagged<P: Packet>(packet: &P) -> Option<u32> {
+    if u16::from_be(packet.read::<u16>(12)?) != IPV4_ETHERTYPE {
+        return None;
+    }
+    transport_at(packet, ETHERNET)
+}
+
+#[inline(always)]
+fn transport_at<P: Packet>(packet: &P, offset: usize) -> Option<u32> {
     let header = packet.read::<Ipv4>(offset)?;
     if u16::from_be(header.ttl_protocol) as u8 != UDP {
         return Some(TRANSPORT_OTHER);

@@ -211,7 +211,7 @@ mod programs {
                 (*value).verdict = slot::verdict_word(generation, PolicyValue { list: 0, decision: 0 });
             }
             let verdict = verdict(port, foreign, slot::verdict_value((*value).verdict).decision);
-            count(skb, &raw mut (*value).counter, datagram, verdict as u8);
+            count(skb, &raw mut (*value).counter, datagram, verdict);
         }
     }
 

@@ -13,7 +13,7 @@ use mcstat_common::{
 
 use crate::{
     atomic,
-    maps::{EVENT_COUNTS, EVENTS, SETTINGS, port_of, port_stats, ring_half},
+    maps::{EVENT_COUNTS, EVENTS, REPORT_WALK, SETTINGS, port_of, port_stats, ring_half},
     report,
 };
 
@@ -57,9 +57,16 @@ pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction:
     let Some(stats) = port_stats(position, direction) else {
         return;
     };
+    let Some(walk) = REPORT_WALK.get_ptr_mut(0) else { return };
+    // To the verifier a value in a map is any: it walks through all of this once, not once for each kind.
+    // SAFETY: this CPU's own map value.
+    let kind = unsafe {
+        atomic::store(&raw mut (*walk).kind, kind);
+        atomic::load(&raw const (*walk).kind)
+    };
     bump(stats, kind);
     if direction == OUTBOUND {
-        report::judge(skb, kind, position, place);
+        report::walk_report(skb, position, place);
     }
     let Some(settings) = SETTINGS.get_ptr(0) else { return };
     let Some(bucket_owner) = port_stats(position, OUTBOUND) else {

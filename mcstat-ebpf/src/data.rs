@@ -25,10 +25,8 @@ use crate::{
 struct Frame {
     group: [u64; 2],
     source: [u64; 2],
-    /// {position in the ports table: 32, zero: 8, TTL: 8, foreign: 1, inbound: 1, IPv6: 1}.
+    /// {position in the ports table: 32, zero: 8, verdict by [`judge`]: 8, TTL: 8, foreign: 1, inbound: 1, IPv6: 1}.
     facts: u64,
-    /// What the slot is to cache, by [`judge`].
-    cached: u64,
 }
 
 const FOREIGN: u64 = 1;
@@ -47,7 +45,6 @@ impl Frame {
                 | bit(foreign, FOREIGN)
                 | bit(direction != OUTBOUND, TO_POD)
                 | bit(datagram.family != IPV4, SIX),
-            cached: 0,
         }
     }
 
@@ -149,7 +146,7 @@ fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
                 let verdict = policy::verdict(port, foreign, decision);
-                count(skb, counter, datagram, verdict as u8);
+                count(skb, counter, datagram, verdict);
                 if decision != 0 {
                     policy::count(skb, decision, verdict);
                 }
@@ -158,8 +155,8 @@ fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
         }
     }
     let mut frame = Frame::new(datagram, position, direction, foreign);
-    let verdict = judge(skb, &raw mut frame);
-    miss(skb, &raw const frame, verdict);
+    let cached = judge(skb, &raw mut frame);
+    miss(skb, &raw const frame, cached);
     true
 }
 
@@ -270,14 +267,15 @@ enum Refused {
 }
 
 /// Judges a datagram by the port's policy set, whatever becomes of its slot, and counts it for the rule that decides.
+/// Returns what the slot is to cache.
 ///
 /// A function of its own beside [`miss`]: together they would need more stack than there is.
 #[inline(never)]
-fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u32 {
+fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u64 {
     // SAFETY: the caller's stack; map values below.
     let frame = unsafe { &mut *frame };
     let Some(port) = port_at(frame.position()) else {
-        return Verdict::Allow as u32;
+        return 0;
     };
     // Both at once: a set and its generation change together.
     let word = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
@@ -286,7 +284,6 @@ fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u32 {
     if set != 0 && frame.facts & (TO_POD | SIX) == 0 {
         value = policy::look_up(set, SPACE_DATA, (frame.group[1] >> 32) as u32);
     }
-    frame.cached = slot::verdict_word(word as u32, value);
     let foreign = frame.facts & FOREIGN != 0;
     let mut decision = 0;
     if !foreign {
@@ -297,12 +294,13 @@ fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u32 {
     }
     let verdict = policy::verdict(port, foreign, decision);
     policy::count(skb, decision, verdict);
-    verdict as u32
+    frame.facts |= (verdict as u64) << 16;
+    slot::verdict_word(word as u32, value)
 }
 
 /// No READY slot, or one with a verdict of an old generation: insert, then count; else *other groups*.
 #[inline(never)]
-fn miss(skb: *mut __sk_buff, frame: *const Frame, verdict: u32) {
+fn miss(skb: *mut __sk_buff, frame: *const Frame, cached: u64) {
     // SAFETY: the caller's stack; map values below.
     let frame = unsafe { &*frame };
     let (direction, position) = (frame.direction(), frame.position());
@@ -310,10 +308,10 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame, verdict: u32) {
         return;
     };
     let datagram = frame.datagram();
-    let verdict = verdict as u8;
+    let verdict = (frame.facts >> 16) as u8;
     match find_or_insert(&key(port, &datagram, direction), position, stats) {
         Ok((index, slot)) => {
-            atomic::store(unsafe { &raw mut (*slot).verdict }, frame.cached);
+            atomic::store(unsafe { &raw mut (*slot).verdict }, cached);
             if test_delay() != 0 {
                 delay_here(test_delay());
             }

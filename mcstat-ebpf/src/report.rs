@@ -34,11 +34,13 @@ struct Context {
 
 /// Judges and counts the records of a message that the Pod sent. `place` as in `control::message`.
 #[inline(never)]
-pub(crate) fn judge(skb: *mut __sk_buff, kind: u32, position: u32, place: u64) {
+pub(crate) fn walk_report(skb: *mut __sk_buff, position: u32, place: u64) {
     let (Some(port), Some(stats)) = (port_at(position), port_stats(position, OUTBOUND)) else {
         return;
     };
     let Some(walk) = REPORT_WALK.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own map value.
+    let kind = atomic::load(unsafe { &raw const (*walk).kind });
     let (offset, length) = ((place >> 32) as u32, place as u32);
     // SAFETY: map values, this CPU's own but for the port; the context of a classifier.
     unsafe {
@@ -96,12 +98,12 @@ fn records(skb: *mut __sk_buff, walk: *mut ReportWalk, offset: u32) {
     let count = if claimed < MAX_RECORDS { claimed } else { MAX_RECORDS };
     let mut context = Context { skb, walk };
     // SAFETY: the callback's signature is the one that the helper demands.
-    unsafe { bpf_loop(count, step as *mut _, (&raw mut context).cast(), 0) };
+    unsafe { bpf_loop(count, record_step as *mut _, (&raw mut context).cast(), 0) };
 }
 
 /// One record of a walk; 1 ends it.
 #[inline(never)]
-extern "C" fn step(_index: u32, context: *mut Context) -> i64 {
+extern "C" fn record_step(_index: u32, context: *mut Context) -> i64 {
     // SAFETY: the helper's context is `context` of `records`; this CPU's own map value.
     unsafe {
         let (skb, walk) = ((*context).skb, (*context).walk);

@@ -10,7 +10,7 @@ use mcstat_common::{
 
 /// A frame that policies can judge.
 pub(crate) trait Judged: Packet {
-    /// As [`frame::transport`].
+    /// As [`frame::transport`]; `None` sends a frame to [`Copied`].
     fn transport(&self) -> Option<u32>;
 }
 
@@ -62,7 +62,7 @@ impl Packet for Direct {
 impl Judged for Direct {
     #[inline(always)]
     fn transport(&self) -> Option<u32> {
-        frame::transport(self)
+        frame::transport_untagged(self)
     }
 }
 
