@@ -131,6 +131,20 @@ fn policies_that_come_and_go_lose_nothing() {
     assert_eq!((outbound_dropped(status), agrees(status)), ((15, Some(7)), AGREE));
     lab.sends(0, G, 2);
     assert_eq!(dropped(&lab.ticks(2)[&0])[0], Some(9), "booked again");
+    lab.ticks(10);
+    // The switch is behind by what was sent just now, and so it stays.
+    for _ in 0..4 {
+        lab.judge();
+        lab.sends(0, G, 20);
+        let late = lab.now + SignedDuration::from_millis(900);
+        let series = lab.ports[0].outbound.groups.iter_mut();
+        series.for_each(|series| series.last_seen = Some(late));
+        let status = &lab.tick()[&0];
+        assert_ne!(agrees(status), DIFFER);
+        lab.counts_sent(0, 20);
+    }
+    let status = &lab.ticks(2)[&0];
+    assert_eq!((outbound_dropped(status), agrees(status)), ((15, Some(9)), AGREE));
 }
 
 /// Another agent process begins before its policies are read, while the kernel still judges by those of before.
