@@ -14,6 +14,8 @@ use crate::{
 
 /// UID, bytes and packets of every policy of this kind, and of each of its rules.
 type Sums = Vec<(String, (u64, u64), Vec<(String, u64, u64)>)>;
+/// The same, as a test writes it.
+type Expected<'a> = (&'a str, (u64, u64), &'a [(&'a str, u64, u64)]);
 
 fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> Sums {
     let counts = |stats: TrafficStats| {
@@ -31,7 +33,7 @@ fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> Sums {
     policies.collect()
 }
 
-fn expected(policies: &[(&str, (u64, u64), &[(&str, u64, u64)])]) -> Sums {
+fn expected(policies: &[Expected<'_>]) -> Sums {
     let policies = policies.iter().map(|(uid, sum, rules)| {
         let rules = rules
             .iter()
