@@ -22,6 +22,7 @@ use super::{
     model::{Model, PodName},
     object::{Action, ObjectKey, Ports},
     problem::{Problem, Room},
+    reach::Reach,
     resolve::{Content, Resolved, RuleId, resolve},
     select::Selections,
 };
@@ -34,10 +35,14 @@ struct RuleState {
     row: RuleRow,
     version: u32,
     content: Arc<Content>,
+    /// Positions in [`State::names`].
+    pods: Arc<[u32]>,
 }
 
 #[derive(Debug, Clone)]
 struct State {
+    /// The Pods of the last compilation.
+    names: Arc<[PodName]>,
     rules: BTreeMap<RuleId, RuleState>,
     /// Lists by content: index, and how many sets name it.
     lists: HashMap<PortList, (u16, usize)>,
@@ -67,6 +72,7 @@ impl Compiler {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let state = State {
+            names: Arc::default(),
             rules: BTreeMap::new(),
             lists: HashMap::new(),
             sets: HashMap::new(),
@@ -134,11 +140,23 @@ impl Compiler {
     pub fn rules(&self) -> impl Iterator<Item = &RuleRow> {
         self.state.rules.values().map(|rule| &rule.row)
     }
+
+    /// What each of these rules is about, and for whom.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let rules = self.state.rules.iter();
+        let reach = |rule: &RuleState| (Arc::clone(&rule.content), Arc::clone(&rule.pods));
+        Reach {
+            pods: Arc::clone(&self.state.names),
+            rules: rules.map(|(id, rule)| (id.clone(), reach(rule))).collect(),
+        }
+    }
 }
 
 impl State {
     fn attempt(&mut self, limits: Limits, pods: &[PodName], rules: &[Resolved]) -> Result<Change, Misfit> {
         let mut change = Change::default();
+        self.names = pods.into();
         let keys = self.assign(rules, &mut change)?;
         let mut of_pod = vec![Vec::new(); pods.len()];
         for (position, rule) in rules.iter().enumerate() {
@@ -184,6 +202,7 @@ impl State {
                 action: rule.content.action,
             };
             if let Some(known) = self.rules.get_mut(&rule.id) {
+                known.pods = Arc::clone(&rule.pods);
                 if known.content != rule.content {
                     known.version = known.version.wrapping_add(1);
                     known.content = Arc::clone(&rule.content);
@@ -206,6 +225,7 @@ impl State {
                     row: row(slot),
                     version: 0,
                     content,
+                    pods: Arc::clone(&rule.pods),
                 },
             );
         }
