@@ -26,7 +26,7 @@ use super::{
 };
 use crate::ledger::{
     snapshot::{KnownPolicy, RuleReading},
-    verdict::{Change, CompileError, Compiler, Model, ObjectKey, PodName, Problem, Stored, Tables},
+    verdict::{Change, CompileError, Compiler, Model, ObjectKey, PodName, Problem, Reach, Stored, Tables},
 };
 
 /// The least time between two changes: what comes meanwhile is one change more.
@@ -55,6 +55,8 @@ pub(super) struct Judged {
     pub(super) tables: Arc<Tables>,
     /// Every policy that has rules for multicast.
     pub(super) policies: Arc<[KnownPolicy]>,
+    /// What each rule is about.
+    pub(super) reach: Arc<Reach>,
     /// What is not judged as it is written, as sentences.
     pub(super) problems: Arc<[String]>,
 }
@@ -199,6 +201,7 @@ impl Judge {
         channels.judged.send_replace(wanted.known.then(|| Judged {
             tables: Arc::new(self.tables.clone()),
             policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
+            reach: Arc::new(self.compiler.reach()),
             problems: self.complaints.as_slice().into(),
         }));
         true

@@ -201,6 +201,7 @@ impl Tick {
         Ok(Some(PolicyReading {
             tables: judged.tables,
             policies: judged.policies.to_vec(),
+            reach: judged.reach,
             rules,
             enforced: policy::enforced(&self.maps),
             problems: judged.problems,

@@ -14,6 +14,8 @@ use crate::{
 
 /// UID, bytes and packets of every policy of this kind, and of each of its rules.
 type Sums = Vec<(String, (u64, u64), Vec<(String, u64, u64)>)>;
+/// The same, as a test writes it.
+type Expected<'a> = (&'a str, (u64, u64), &'a [(&'a str, u64, u64)]);
 
 fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> Sums {
     let counts = |stats: TrafficStats| {
@@ -31,7 +33,7 @@ fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> Sums {
     policies.collect()
 }
 
-fn expected(policies: &[(&str, (u64, u64), &[(&str, u64, u64)])]) -> Sums {
+fn expected(policies: &[Expected<'_>]) -> Sums {
     let policies = policies.iter().map(|(uid, sum, rules)| {
         let rules = rules
             .iter()
@@ -390,6 +392,24 @@ fn every_number_is_summed_and_the_newest_action_holds() {
         (&value["kind"], &value["metadata"].get("namespace")),
         (&json!("AntreaClusterNetworkPolicyStats"), &None)
     );
+}
+
+#[test]
+fn what_a_switch_counts_is_of_one_node() {
+    let count =
+        json!({"match": "unique", "packets": 10, "bytes": 1420, "wire": {"packets": 10, "bytes": 1420}, "rules": 1});
+    let ended = and(rule("r", "08:00:00", 142, 1), "ended", json!(true));
+    let alive = and(rule("r", "08:00:05", 1420, 10), "switch", count.clone());
+    let told = |name| node(name, "08:00:10").judging(&[("acnp", "u", vec![ended.clone(), alive.clone()])]);
+    let rule_of = |index: &Index| {
+        let policy = index.policies::<true>(None, at("08:00:10")).remove(0);
+        serde_json::to_value(&policy.rule_traffic_stats[0]).unwrap()
+    };
+    let mut index = index([told("n1")], "08:00:10");
+    assert_eq!(rule_of(&index)["switch"], count);
+    index.accept(told("n2"), at("08:00:10"));
+    assert_eq!(rule_of(&index).get("switch"), None);
+    assert_eq!(rule_of(&index)["trafficStats"]["packets"], 22);
 }
 
 proptest! {

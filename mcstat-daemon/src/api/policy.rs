@@ -77,6 +77,46 @@ pub struct RuleTrafficStats {
     /// The rule is for no Pod of the node any more; should it be again, it counts from zero, with a new start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
+    /// What the switch counts for it. Absent for rules on IGMP, where no switch is read that counts rules, and in sums over nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<SwitchCount>,
+}
+
+/// What the switch counts for a rule, or for several that it cannot tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchCount {
+    /// Whether its flows are known.
+    #[serde(rename = "match")]
+    pub matched: SwitchMatch,
+    /// Their counters, since they were made; absent when there are none.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Count>,
+    /// What was counted at the veths for the same rules.
+    pub wire: Count,
+    /// How many rules the two numbers are the sum of.
+    pub rules: u32,
+}
+
+/// Which flows are a rule's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SwitchMatch {
+    /// One rule and one conjunction match the same and do the same.
+    Unique,
+    /// Several do: they are compared as a sum.
+    Ambiguous,
+    /// The switch has no such flows.
+    None,
+}
+
+/// Packets and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Their frames.
+    pub bytes: u64,
 }
 
 /// What a rule does with what it matches.
@@ -156,6 +196,14 @@ impl TrafficStats {
             sum.add(rule.traffic_stats);
             sum
         })
+    }
+}
+
+impl Count {
+    /// Adds, saturating.
+    pub fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets = self.packets.saturating_add(packets);
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 

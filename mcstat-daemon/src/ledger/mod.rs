@@ -114,7 +114,7 @@ impl Ledger {
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
         self.reconcile.update(snapshot, &self.memberships);
-        self.rules.update(snapshot.policy.as_ref());
+        self.rules.update(snapshot);
         summary::summarize(self, snapshot)
     }
 

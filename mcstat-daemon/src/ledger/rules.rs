@@ -3,18 +3,21 @@
 //! Each life of a rule is a series of its own: it begins when the rule is first for a Pod of the node and ends when it is
 //! for none; should it come back, it counts from zero with a new start. Promises that a life's last counts stay in every
 //! summary while the policy exists, so that a push that failed loses none of them; of one rule at most [`LIVES`] are kept,
-//! the newest. Another agent process begins with what its first snapshot holds.
+//! the newest. Another agent process begins with what its first snapshot holds. Beside each stands what the switch counts
+//! for it (`switch`).
+
+mod switch;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
 use super::{
-    snapshot::{PolicyReading, RuleReading},
+    snapshot::{PolicyReading, RuleReading, Snapshot},
     verdict::{Action, Kind, ObjectKey},
 };
 use crate::api::policy::{
-    Denied, NetworkPolicyReference, NetworkPolicyStats, RuleAction, RuleTrafficStats, TrafficStats,
+    Denied, NetworkPolicyReference, NetworkPolicyStats, RuleAction, RuleTrafficStats, SwitchCount, TrafficStats,
 };
 
 /// Most lives of one rule that are told.
@@ -32,8 +35,8 @@ type Policy = BTreeMap<Arc<str>, BTreeMap<Timestamp, RuleTrafficStats>>;
 
 impl Rules {
     /// Takes a reading in and forgets the policies that are gone.
-    pub(super) fn update(&mut self, reading: Option<&PolicyReading>) {
-        let Some(reading) = reading else {
+    pub(super) fn update(&mut self, snapshot: &Snapshot) {
+        let Some(reading) = &snapshot.policy else {
             self.policies = None;
             return;
         };
@@ -49,17 +52,18 @@ impl Rules {
         for (key, mut rules) in before {
             if let Some(policy) = policies.get_mut(&key) {
                 let lives = rules.values_mut().flat_map(BTreeMap::values_mut);
-                lives.for_each(|life| life.ended = true);
+                lives.for_each(|life| (life.ended, life.switch) = (true, None));
                 *policy = rules;
             }
         }
-        for rule in &reading.rules {
+        let switch = switch::counts(reading, snapshot);
+        for (rule, switch) in reading.rules.iter().zip(switch) {
             let lives = policies
                 .entry(key(rule))
                 .or_default()
                 .entry(Arc::clone(&rule.row.id.name))
                 .or_default();
-            lives.insert(rule.start, stats(rule));
+            lives.insert(rule.start, stats(rule, switch));
             while lives.len() > LIVES {
                 lives.pop_first();
             }
@@ -93,7 +97,7 @@ fn policy(key: &ObjectKey, uid: &str, rules: &Policy) -> NetworkPolicyStats {
 }
 
 /// A rule is either about data or about IGMP: one of the two is zero.
-fn stats(rule: &RuleReading) -> RuleTrafficStats {
+fn stats(rule: &RuleReading, switch: Option<SwitchCount>) -> RuleTrafficStats {
     RuleTrafficStats {
         name: rule.row.id.name.to_string(),
         traffic_stats: TrafficStats {
@@ -114,6 +118,7 @@ fn stats(rule: &RuleReading) -> RuleTrafficStats {
             records: rule.would_drop.records,
         },
         ended: false,
+        switch,
     }
 }
 

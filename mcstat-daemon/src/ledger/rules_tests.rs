@@ -69,6 +69,12 @@ fn reading(policies: &[(&ObjectKey, &str)], rules: Vec<RuleReading>) -> PolicyRe
     }
 }
 
+fn update(rules: &mut Rules, reading: PolicyReading) {
+    let mut taken = snapshot(9, 0, &[]);
+    taken.policy = Some(reading);
+    rules.update(&taken);
+}
+
 /// Name, start, packets, ended: of every life of every rule.
 fn lives(rules: &Rules) -> Vec<(String, Timestamp, u64, bool)> {
     let policies = rules.of(Kind::NetworkPolicy).unwrap();
@@ -143,13 +149,13 @@ fn a_summary_tells_rules_in_antreas_words() {
 fn without_a_policy_source_nothing_is_told_of_policies() {
     let mut rules = Rules::default();
     assert_eq!(rules.of(Kind::NetworkPolicy), None);
-    rules.update(Some(&PolicyReading::default()));
+    update(&mut rules, PolicyReading::default());
     assert_eq!(
         rules.of(Kind::NetworkPolicy),
         Some(vec![]),
         "a source that has none is another thing"
     );
-    rules.update(None);
+    rules.update(&snapshot(9, 0, &[]));
     assert_eq!(rules.of(Kind::NetworkPolicy), None);
 }
 
@@ -159,24 +165,24 @@ fn a_rule_that_comes_back_begins_anew_and_its_first_life_is_kept() {
     let known = [(&p, "u")];
     let mut rules = Rules::default();
     let first = |packets| data(rule(&p, "u", "r", Action::Drop, 0), packets);
-    rules.update(Some(&reading(&known, vec![first(10)])));
-    rules.update(Some(&reading(&known, vec![first(15)])));
+    update(&mut rules, reading(&known, vec![first(10)]));
+    update(&mut rules, reading(&known, vec![first(15)]));
     assert_eq!(lives(&rules), [("r".into(), at(0), 15, false)]);
     // Retired: its last reading comes once more.
-    rules.update(Some(&reading(&known, vec![first(16)])));
+    update(&mut rules, reading(&known, vec![first(16)]));
     for _ in 0..2 {
-        rules.update(Some(&reading(&known, vec![])));
+        update(&mut rules, reading(&known, vec![]));
         assert_eq!(lives(&rules), [("r".into(), at(0), 16, true)]);
     }
     let second = data(rule(&p, "u", "r", Action::Drop, 30), 2);
-    rules.update(Some(&reading(&known, vec![second])));
+    update(&mut rules, reading(&known, vec![second]));
     assert_eq!(
         lives(&rules),
         [("r".into(), at(0), 16, true), ("r".into(), at(30), 2, false)]
     );
     let policy = &rules.of(Kind::NetworkPolicy).unwrap()[0];
     assert_eq!((policy.traffic_stats.packets, policy.start_time), (18, Some(at(0))));
-    rules.update(Some(&reading(&[], vec![])));
+    update(&mut rules, reading(&[], vec![]));
     assert_eq!(rules.of(Kind::NetworkPolicy), Some(vec![]));
 }
 
@@ -184,14 +190,14 @@ fn a_rule_that_comes_back_begins_anew_and_its_first_life_is_kept() {
 fn a_policy_that_is_made_again_is_another_one() {
     let p = annp("p");
     let mut rules = Rules::default();
-    rules.update(Some(&reading(
-        &[(&p, "u1")],
-        vec![data(rule(&p, "u1", "r", Action::Drop, 0), 10)],
-    )));
-    rules.update(Some(&reading(
-        &[(&p, "u2")],
-        vec![data(rule(&p, "u2", "r", Action::Drop, 9), 1)],
-    )));
+    update(
+        &mut rules,
+        reading(&[(&p, "u1")], vec![data(rule(&p, "u1", "r", Action::Drop, 0), 10)]),
+    );
+    update(
+        &mut rules,
+        reading(&[(&p, "u2")], vec![data(rule(&p, "u2", "r", Action::Drop, 9), 1)]),
+    );
     assert_eq!(lives(&rules), [("r".into(), at(9), 1, false)]);
     assert_eq!(rules.of(Kind::NetworkPolicy).unwrap()[0].network_policy.uid, "u2");
 }
@@ -201,10 +207,10 @@ fn of_a_rule_that_comes_and_goes_the_newest_lives_are_kept() {
     let p = annp("p");
     let mut rules = Rules::default();
     for life in 0..20 {
-        rules.update(Some(&reading(
-            &[],
-            vec![data(rule(&p, "u", "r", Action::Allow, life), 1)],
-        )));
+        update(
+            &mut rules,
+            reading(&[], vec![data(rule(&p, "u", "r", Action::Allow, life), 1)]),
+        );
     }
     let kept = lives(&rules);
     assert_eq!((kept.len(), kept[0].1, kept[7].1), (LIVES, at(12), at(19)));

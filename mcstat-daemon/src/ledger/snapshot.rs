@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     switch::Switch,
-    verdict::{ObjectKey, RuleRow, Tables},
+    verdict::{ObjectKey, Reach, RuleRow, Tables},
 };
 use crate::{
     api::stats::FilterMode,
@@ -114,6 +114,8 @@ pub struct PolicyReading {
     /// Every rule that is for any Pod of this node, sorted by slot. One that is retired may stand here once more, with its
     /// last counts.
     pub rules: Vec<RuleReading>,
+    /// What each of them is about, by which the switch's flows are known again.
+    pub reach: Arc<Reach>,
     /// What somebody enforces; the last known state while the switch is away.
     pub enforced: Enforced,
     /// What is not judged as it is written, as sentences.

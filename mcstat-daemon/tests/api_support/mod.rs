@@ -462,6 +462,11 @@ pub(crate) struct Aggregator {
 impl Aggregator {
     /// Starts it and waits until it says where it serves.
     pub(crate) fn start(listen: &str) -> Self {
+        Self::start_with(listen, [] as [&OsStr; 0])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with<S: AsRef<OsStr>>(listen: &str, arguments: impl IntoIterator<Item = S>) -> Self {
         let mut command = mcstat([
             "aggregator",
             "--insecure-http",
@@ -470,6 +475,7 @@ impl Aggregator {
             "--listen",
             listen,
         ]);
+        command.args(arguments);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let first = lines.next().expect("the aggregator ended without a word").unwrap();

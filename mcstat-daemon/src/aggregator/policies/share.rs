@@ -107,19 +107,22 @@ impl Life {
     }
 }
 
-/// The rules by name, each the sum over these shares.
-pub(super) fn sum<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
+/// The rules by name, each the sum over these shares. What a switch counts for a rule is of one node, so it is told only if
+/// there is no other.
+pub(super) fn sum<'a>(shares: impl ExactSizeIterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
+    let alone = shares.len() == 1;
     let mut sums: BTreeMap<&str, (RuleTrafficStats, Timestamp)> = BTreeMap::new();
     for (name, rule) in shares.flat_map(|share| &share.rules) {
         for mut life in rule.counted() {
             // One that ended here is none that ended everywhere.
             life.ended = false;
+            life.switch = life.switch.filter(|_| alone);
             let began = life.start_time;
             match sums.get_mut(name.as_str()) {
                 None => drop(sums.insert(name, (life, began))),
                 Some((sum, newest)) => {
                     if began >= *newest {
-                        (sum.action, *newest) = (life.action, began);
+                        (sum.action, sum.switch, *newest) = (life.action, life.switch, began);
                     }
                     sum.add(&life);
                 }

@@ -22,6 +22,7 @@ use super::{
     model::{Model, PodName},
     object::{Action, ObjectKey, Ports},
     problem::{Problem, Room},
+    reach::Reach,
     resolve::{Content, Resolved, RuleId, resolve},
     select::Selections,
 };
@@ -34,10 +35,14 @@ struct RuleState {
     row: RuleRow,
     version: u32,
     content: Arc<Content>,
+    /// Positions in [`State::names`].
+    pods: Arc<[u32]>,
 }
 
 #[derive(Debug, Clone)]
 struct State {
+    /// The Pods of the last compilation.
+    names: Arc<[PodName]>,
     rules: BTreeMap<RuleId, RuleState>,
     /// Lists by content: index, and how many sets name it.
     lists: HashMap<PortList, (u16, usize)>,
@@ -77,6 +82,7 @@ impl Compiler {
     pub fn adopting(limits: Limits, stored: Stored) -> Self {
         let slots = stored.rules.iter().map(|rule| rule.slot);
         let state = State {
+            names: Arc::default(),
             rules: BTreeMap::new(),
             lists: HashMap::new(),
             sets: HashMap::new(),
@@ -145,11 +151,23 @@ impl Compiler {
     pub fn rules(&self) -> impl Iterator<Item = &RuleRow> {
         self.state.rules.values().map(|rule| &rule.row)
     }
+
+    /// What each of these rules is about, and for whom.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let rules = self.state.rules.iter();
+        let reach = |rule: &RuleState| (Arc::clone(&rule.content), Arc::clone(&rule.pods));
+        Reach {
+            pods: Arc::clone(&self.state.names),
+            rules: rules.map(|(id, rule)| (id.clone(), reach(rule))).collect(),
+        }
+    }
 }
 
 impl State {
     fn attempt(&mut self, limits: Limits, pods: &[PodName], rules: &[Resolved]) -> Result<Change, Misfit> {
         let mut change = Change::default();
+        self.names = pods.into();
         let keys = self.assign(rules, &mut change)?;
         let mut of_pod = vec![Vec::new(); pods.len()];
         for (position, rule) in rules.iter().enumerate() {
@@ -195,6 +213,7 @@ impl State {
                 action: rule.content.action,
             };
             if let Some(known) = self.rules.get_mut(&rule.id) {
+                known.pods = Arc::clone(&rule.pods);
                 if known.content != rule.content {
                     known.version = known.version.wrapping_add(1);
                     known.content = Arc::clone(&rule.content);
@@ -217,6 +236,7 @@ impl State {
                     row: row(slot),
                     version: 0,
                     content,
+                    pods: Arc::clone(&rule.pods),
                 },
             );
         }
