@@ -4,7 +4,7 @@
 //! Addresses are network-order bytes; IPv4 addresses stand in 16 bytes as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), so that
 //! one comparison serves both families.
 
-use crate::control::ControlCounts;
+use crate::control::{ControlCounts, ReportCounts};
 
 /// Version of this module. It is part of the pin path (`<bpffs>/mcstat/v<ABI>/`) and of [`Settings::abi`].
 pub const ABI_VERSION: u32 = 1;
@@ -59,7 +59,7 @@ abi! {
         pub group: [u8; 16],
         /// Source address in the SSM ranges, else zero.
         pub source: [u8; 16],
-        /// Cached verdict: {generation: 32, rule list index: 16, zero: 8, verdict: 8}; see [`crate::slot::Verdict`].
+        /// Cached verdict: {generation: 32, port list: 16, decision: 16}; see [`crate::slot::verdict_word`].
         pub verdict: u64,
         /// `jiffies64` of the insertion.
         pub since: u64,
@@ -148,6 +148,8 @@ abi! {
     pub struct PortStats {
         /// IGMP, MLD, neighbour discovery, malformed frames.
         pub control: ControlCounts,
+        /// What rules said of the reports (outbound only).
+        pub reports: ReportCounts,
         /// IPv4, then IPv6.
         pub other: [OtherGroups; 2],
         /// IPv4 data whose source is none of the Pod's addresses (outbound only); counted in a slot or `other` as well.
@@ -176,11 +178,12 @@ abi! {
         pub ifindex: u32,
         /// Assigned by the agent, never used again; the key of the port's slots.
         pub id: u32,
-        /// Generation of the port's verdicts; a cached verdict of another generation is judged anew.
+        /// Generation of the port's verdicts; a cached verdict of another generation is judged anew. One word with
+        /// `policy_set`: both change at once.
         pub generation: u32,
         /// Policy set that judges this port; 0 = none.
         pub policy_set: u32,
-        /// [`PORT_FOREIGN_DROPPED`].
+        /// [`PORT_FOREIGN_DROPPED`], [`PORT_DATA_ENFORCED`], [`PORT_REPORTS_ENFORCED`].
         pub flags: u32,
         /// How many of `addresses` are known; 0 = no source is foreign.
         pub address_count: u32,
@@ -205,6 +208,99 @@ abi! {
 
 /// [`Port::flags`]: the switch drops IPv4 data from foreign sources at once.
 pub const PORT_FOREIGN_DROPPED: u32 = 1;
+/// [`Port::flags`]: data that a rule denies is dropped, not only would be.
+pub const PORT_DATA_ENFORCED: u32 = 2;
+/// [`Port::flags`]: the same of IGMP reports.
+pub const PORT_REPORTS_ENFORCED: u32 = 4;
+
+abi! {
+    /// Map `rules`, per CPU: what the rule of that slot decided on one CPU. Slot 0 is no rule.
+    pub struct RuleCounter {
+        /// Data skbs: admitted by a rule that allows, denied by one that drops and is enforced.
+        pub packets: u64,
+        /// Σ max(1, gso_segs) of them.
+        pub segments: u64,
+        /// Σ skb->len of them.
+        pub bytes: u64,
+        /// IGMP reports in which it decided at least one record; of a rule that drops, enforced ones only.
+        pub messages: u64,
+        /// Σ skb->len of those, once each.
+        pub message_bytes: u64,
+        /// Records that it decided; a report of IGMPv1 or v2 is one.
+        pub records: u64,
+        /// Data skbs that it denied and nobody enforces.
+        pub would_drop_packets: u64,
+        /// Reports likewise.
+        pub would_drop_messages: u64,
+        /// Records likewise.
+        pub would_drop_records: u64,
+        /// [`ReportWalk::message`] of the last report that was counted for it on this CPU.
+        pub last_message: u64,
+    }
+}
+
+abi! {
+    /// Map `rule_names`, written by the agent alone: which rule a slot of `rules` is.
+    pub struct RuleName {
+        /// [`RULE_CLUSTER`] or [`RULE_NAMESPACED`]; 0 = the slot is free.
+        pub kind: u32,
+        /// [`RULE_ALLOW`] or [`RULE_DROP`].
+        pub action: u32,
+        /// When counting began, in milliseconds since 1970 (UTC).
+        pub start_ms: u64,
+        /// To be added to the counters, in their order: totals of an older ABI.
+        pub carried: [u64; 9],
+        /// Namespace of the policy, NUL-terminated; empty for a ClusterNetworkPolicy.
+        pub namespace: [u8; 64],
+        /// Name of the policy, NUL-terminated.
+        pub policy: [u8; 256],
+        /// UID of the policy, NUL-terminated.
+        pub uid: [u8; 368],
+        /// Name of the rule, NUL-terminated.
+        pub rule: [u8; 248],
+    }
+}
+
+/// [`RuleName::kind`]: of a ClusterNetworkPolicy.
+pub const RULE_CLUSTER: u32 = 1;
+/// [`RuleName::kind`]: of a NetworkPolicy.
+pub const RULE_NAMESPACED: u32 = 2;
+/// [`RuleName::action`].
+pub const RULE_ALLOW: u32 = 1;
+/// [`RuleName::action`].
+pub const RULE_DROP: u32 = 2;
+
+abi! {
+    /// Map `report_walk`, per CPU, one entry: the IGMP or MLD message in hand, and where the walk through its records stands.
+    pub struct ReportWalk {
+        /// Number of the message on this CPU, from 1.
+        pub message: u64,
+        /// [`crate::frame::Kind`] of the message.
+        pub kind: u32,
+        /// Whether denials are enforced.
+        pub enforced: u32,
+        /// Where the next record begins in the frame.
+        pub offset: u32,
+        /// Where the message ends.
+        pub end: u32,
+        /// Head of a record: 8 bytes in IGMPv3, 20 in MLDv2.
+        pub head: u32,
+        /// Bytes of one source address.
+        pub source: u32,
+        /// Policy set; 0 = none.
+        pub set: u32,
+        /// `SPACE_REPORT_V1` and so on.
+        pub space: u32,
+        /// Records so far.
+        pub records: u32,
+        /// Denied ones of them.
+        pub denied: u32,
+        /// Length of the frame.
+        pub frame: u32,
+        /// Always zero.
+        pub pad: u32,
+    }
+}
 
 abi! {
     /// Map `settings`, one entry: what the programs need to know of the node.
@@ -294,7 +390,7 @@ abi! {
         pub outbound: SideBook,
         /// What was for the Pod.
         pub inbound: SideBook,
-        /// IPv4 data packets that the Pod had sent, foreign ones left out. While this has not moved, no copy of its own
+        /// IPv4 data packets that the Pod had sent, as far as the switch counts them. While this has not moved, no copy of its own
         /// packets can have been for the Pod itself.
         pub sent: u64,
         /// Fingerprint of the groups that the switch had for the port. Another one tells of a change meanwhile. 0: not
@@ -308,7 +404,8 @@ abi! {
     /// least and at most.
     #[derive(Default)]
     pub struct SideBook {
-        /// [`KNOWN`](Self::KNOWN): `dropped` means something. [`BASELINE`](Self::BASELINE): what follows it does, too.
+        /// [`KNOWN`](Self::KNOWN): `dropped` means something. [`BASELINE`](Self::BASELINE): what follows it does, too;
+        /// [`JUDGED`](Self::JUDGED) says of what.
         pub flags: u64,
         /// Packets booked as dropped since the port began. Never falls.
         pub dropped: u64,
@@ -336,6 +433,8 @@ impl SideBook {
     pub const KNOWN: u64 = 1;
     /// There is a baseline.
     pub const BASELINE: u64 = 2;
+    /// It is one of admitted packets: policies were judged.
+    pub const JUDGED: u64 = 4;
 }
 
 /// Vanished interfaces that are remembered at most.
@@ -358,7 +457,10 @@ const _: () = {
     assert!(size_of::<Slot>() == 64);
     assert!(size_of::<Counter>() == 64);
     assert!(size_of::<Carry>() == 80);
-    assert!(size_of::<PortStats>() == 320);
+    assert!(size_of::<PortStats>() == 360);
     assert!(size_of::<Port>() == 512);
+    assert!(size_of::<RuleCounter>() == 80);
+    assert!(size_of::<RuleName>() == 1024);
+    assert!(size_of::<ReportWalk>() == 56);
     assert!(size_of::<EventHeader>() == 32);
 };

@@ -1,6 +1,7 @@
 //! Counters of control messages, per port and direction.
 //!
-//! Only what can be told without walking the message is counted here: type and version (RFC 9776 §7.1, RFC 9777 §8.1).
+//! [`ControlCounts`] hold what can be told without walking the message: type and version (RFC 9776 §7.1, RFC 9777 §8.1).
+//! [`ReportCounts`] hold what was found walking the records of reports that a Pod sent.
 //! Whether a message is *valid* (checksum, records) is for user space, which gets the whole message by the ring buffer.
 
 /// IGMP, MLD and neighbour discovery messages and malformed frames of one port and direction.
@@ -49,4 +50,27 @@ pub struct ControlCounts {
     pub bad_length: u64,
     /// Malformed: more IPv6 extension headers than are followed.
     pub too_many_headers: u64,
+}
+
+/// What rules said of the reports that a Pod sent; whether a report's checksum is right does not matter, as in
+/// [`ControlCounts`].
+///
+/// Part of the kernel-user ABI: all fields `u64`, host byte order, cumulative.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct ReportCounts {
+    /// Records that lie wholly in their message, denied ones among them; a message of IGMPv1, v2 or MLDv1 is one.
+    pub records: u64,
+    /// Messages with at least one record that an enforced rule denied.
+    pub dropped_messages: u64,
+    /// Those records.
+    pub dropped_records: u64,
+    /// Messages with at least one record that a rule denied and nobody enforces.
+    pub would_drop_messages: u64,
+    /// Those records.
+    pub would_drop_records: u64,
 }

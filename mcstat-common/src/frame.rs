@@ -4,6 +4,8 @@
 //! `bpf_skb_load_bytes`), byte slices in tests. Every read is checked by the implementation; nothing here indexes.
 //! All functions are `#[inline(always)]`: a BPF-to-BPF call costs more than the parsing.
 
+use crate::policy::{TRANSPORT_FRAGMENT, TRANSPORT_OTHER};
+
 /// Read access to a frame.
 pub trait Packet {
     /// The value at `offset`, or `None` when it does not lie wholly in the part that this view reaches.
@@ -78,6 +80,10 @@ pub struct Control {
     pub kind: Kind,
     /// Where the IP header begins in the frame.
     pub ip_offset: usize,
+    /// Where the IGMP or ICMPv6 message begins in the frame.
+    pub offset: usize,
+    /// How long it is, in bytes. Of a later fragment nothing is known: 0.
+    pub length: usize,
 }
 
 /// Type and version of a control message: the position of its counter in [`crate::control::ControlCounts`].
@@ -126,6 +132,7 @@ const ETHERNET: usize = 14;
 const IPV4_ETHERTYPE: u16 = 0x0800;
 const IPV6_ETHERTYPE: u16 = 0x86dd;
 const IGMP: u8 = 2;
+const UDP: u8 = 17;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -228,6 +235,8 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
             return Class::Control(Control {
                 kind: Kind::IgmpOther,
                 ip_offset: offset,
+                offset: offset + header_length,
+                length: 0,
             });
         }
         return igmp(packet, offset, header_length, total_length - header_length);
@@ -238,6 +247,45 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
         family: crate::abi::IPV4,
         ttl: (ttl_protocol >> 8) as u8,
     })
+}
+
+/// What [`crate::policy::decide`] takes of a frame that was classified as IPv4 data; `None` when its UDP ports lie
+/// outside the part that this view reaches. Ports that the packet is too short for lie in no packet.
+#[inline(always)]
+pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
+    let (mut offset, mut ethertype) = (ETHERNET, packet.read::<u16>(12)?);
+    for _ in 0..2 {
+        if matches!(u16::from_be(ethertype), 0x8100 | 0x88a8) {
+            ethertype = packet.read::<u16>(offset + 2)?;
+            offset += 4;
+        }
+    }
+    transport_at(packet, offset)
+}
+
+/// [`transport`] of a frame without tags; of one with tags `None`. Without the offsets that tags make there is less for
+/// the verifier to walk through.
+#[inline(always)]
+pub fn transport_untagged<P: Packet>(packet: &P) -> Option<u32> {
+    if u16::from_be(packet.read::<u16>(12)?) != IPV4_ETHERTYPE {
+        return None;
+    }
+    transport_at(packet, ETHERNET)
+}
+
+#[inline(always)]
+fn transport_at<P: Packet>(packet: &P, offset: usize) -> Option<u32> {
+    let header = packet.read::<Ipv4>(offset)?;
+    if u16::from_be(header.ttl_protocol) as u8 != UDP {
+        return Some(TRANSPORT_OTHER);
+    }
+    let header_length = (u16::from_be(header.version_ihl_tos) >> 8 & 0xf) as usize * 4;
+    let total_length = u16::from_be(header.total_length) as usize;
+    if u16::from_be(header.fragment) & 0x1fff != 0 || total_length < header_length + 4 {
+        return Some(TRANSPORT_FRAGMENT);
+    }
+    let port = packet.read::<u16>(offset + header_length + 2)?;
+    Some(u16::from_be(port) as u32)
 }
 
 /// An IPv4 address (network order, read natively) as the words of its IPv4-mapped IPv6 address.
@@ -268,7 +316,12 @@ fn igmp<P: Packet>(packet: &P, ip_offset: usize, header_length: usize, length: u
         0x22 => Kind::Igmpv3Report,
         _ => Kind::IgmpOther,
     };
-    Class::Control(Control { kind, ip_offset })
+    Class::Control(Control {
+        kind,
+        ip_offset,
+        offset: ip_offset + header_length,
+        length,
+    })
 }
 
 #[inline(always)]
@@ -394,7 +447,12 @@ fn icmpv6<P: Packet>(
         130 | 131 | 132 | 143 => return Class::Malformed(Malformed::BadLength),
         _ => return as_data,
     };
-    Class::Control(Control { kind, ip_offset })
+    Class::Control(Control {
+        kind,
+        ip_offset,
+        offset,
+        length,
+    })
 }
 
 /// Whether the source is part of a group's key: 232.0.0.0/8 and ff3x::/32 (RFC 4607 §1).

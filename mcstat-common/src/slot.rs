@@ -4,6 +4,8 @@
 //! EMPTY. Only programs make the first two steps, only the agent the others. The upper 61 bits of READY and DEAD hold
 //! the key's hash, so that a scan compares one word per way.
 
+use crate::policy::PolicyValue;
+
 /// Free: counters, key and carry are zero.
 pub const EMPTY: u64 = 0;
 /// A CPU is writing the key.
@@ -75,12 +77,10 @@ pub const fn first_way(hash: u64) -> u32 {
     (hash >> 3) as u32 & (crate::abi::WAYS - 1)
 }
 
-/// What a rule says of a packet.
+/// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
-    /// Nobody has judged yet.
-    Unjudged = 0,
     /// Admitted.
     Allow = 1,
     /// Denied, and enforced.
@@ -89,10 +89,10 @@ pub enum Verdict {
     WouldDrop = 3,
 }
 
-/// The cached verdict word {generation, rule list index, verdict}.
+/// The cached verdict word {generation, port list, decision}; 0 is of no generation that a port has.
 #[inline(always)]
-pub const fn verdict_word(generation: u32, list: u16, verdict: Verdict) -> u64 {
-    ((generation as u64) << 32) | ((list as u64) << 16) | verdict as u64
+pub const fn verdict_word(generation: u32, value: PolicyValue) -> u64 {
+    ((generation as u64) << 32) | ((value.list as u64) << 16) | value.decision as u64
 }
 
 /// The generation of a verdict word.
@@ -101,8 +101,11 @@ pub const fn verdict_generation(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-/// The verdict of a verdict word, as its number.
+/// What was cached: the decision, and the list that comes before it.
 #[inline(always)]
-pub const fn verdict_of(word: u64) -> u8 {
-    word as u8
+pub const fn verdict_value(word: u64) -> PolicyValue {
+    PolicyValue {
+        list: (word >> 16) as u16,
+        decision: word as u16,
+    }
 }

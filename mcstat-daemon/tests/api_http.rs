@@ -56,6 +56,12 @@ async fn discovery_names_the_resource_in_every_form() {
         }, {
             "name": "multicastgroups", "singularName": "multicastgroup", "namespaced": false,
             "kind": "MulticastGroup", "verbs": ["get", "list"], "shortNames": ["mcg"]
+        }, {
+            "name": "antreaclusternetworkpolicystats", "singularName": "antreaclusternetworkpolicystats",
+            "namespaced": false, "kind": "AntreaClusterNetworkPolicyStats", "verbs": ["get", "list"]
+        }, {
+            "name": "antreanetworkpolicystats", "singularName": "antreanetworkpolicystats", "namespaced": true,
+            "kind": "AntreaNetworkPolicyStats", "verbs": ["get", "list"]
         }]})
     );
 }

@@ -140,23 +140,15 @@ fn kubectl_explains_what_it_cannot_do() {
 fn api_resources_lists_the_short_names() {
     with_both(|both| {
         let lines = both.lines(&["api-resources", "--no-headers"]);
+        let lines: Vec<_> = lines.iter().map(|line| line.join(" ")).collect();
+        let version = "stats.antrea.io/v1alpha1";
         assert_eq!(
             lines,
             [
-                [
-                    "multicastgroups",
-                    "mcg",
-                    "stats.antrea.io/v1alpha1",
-                    "false",
-                    "MulticastGroup"
-                ],
-                [
-                    "podmulticaststats",
-                    "pmcs",
-                    "stats.antrea.io/v1alpha1",
-                    "true",
-                    "PodMulticastStats"
-                ]
+                format!("antreaclusternetworkpolicystats {version} false AntreaClusterNetworkPolicyStats"),
+                format!("antreanetworkpolicystats {version} true AntreaNetworkPolicyStats"),
+                format!("multicastgroups mcg {version} false MulticastGroup"),
+                format!("podmulticaststats pmcs {version} true PodMulticastStats"),
             ]
         );
     });

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use api_support::{cluster, mcstat, printed, summary};
+use api_support::{cluster, mcstat, policies, printed, summary};
 use jiff::Timestamp;
 use mcstat::{
     agent::local::{self, LocalError},
@@ -102,6 +102,51 @@ async fn the_newest_summary_is_shown() {
     n7.observed_at = Timestamp::now();
     agent.say(n7);
     names_become(&socket, &all[0]).await;
+    agent.stop().await.unwrap();
+}
+
+/// The node's own numbers, not the cluster's.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_shown_as_this_node_counted_them() {
+    let (_folder, socket) = folder();
+    let agent = Agent::start(&socket).await;
+    let [n7, _] = policies::nodes(Timestamp::now());
+    let feeds = n7.antrea_cluster_network_policies.clone().unwrap().remove(0);
+    agent.say(n7);
+    let command = |kind: &str| {
+        let mut command = mcstat(["get", kind, "-A", "-o", "json", "--socket"]);
+        command.arg(&socket);
+        command
+    };
+    // As soon as it is said; a thousand questions are plenty.
+    let listed = async |kind: &'static str| {
+        for _ in 0..1000 {
+            let command = command(kind);
+            let answer = tokio::task::spawn_blocking(|| printed(command)).await.unwrap();
+            let list: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+            let items = list["items"].as_array().unwrap().clone();
+            if !items.is_empty() {
+                return items;
+            }
+        }
+        panic!("the agent never told of {kind}");
+    };
+    let told = listed("antreaclusternetworkpolicystats").await;
+    assert_eq!(told[0]["metadata"]["name"], "acnp-feeds");
+    assert_eq!(told[0]["trafficStats"]["packets"], 612);
+    assert_eq!(
+        told[0]["ruleTrafficStats"],
+        serde_json::to_value(feeds.rule_traffic_stats).unwrap()
+    );
+    assert_eq!(told[0]["status"]["nodesExpected"], 1);
+    let told = listed("antreanetworkpolicystats").await;
+    assert_eq!(
+        (
+            told[1]["metadata"]["name"].as_str(),
+            told[1]["trafficStats"]["packets"].as_u64()
+        ),
+        (Some("igmp"), Some(3))
+    );
     agent.stop().await.unwrap();
 }
 

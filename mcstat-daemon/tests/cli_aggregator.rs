@@ -5,12 +5,13 @@
 mod api_support;
 
 use std::{
+    fs,
     net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use api_support::{Aggregator, Kubectl, before, cluster, groups, in_own_network, mcstat, printed};
+use api_support::{Aggregator, Kubectl, before, cluster, groups, in_own_network, mcstat, policies, printed};
 use jiff::Timestamp;
 use mcstat::{agent::publish, api::summary::NodeStatsSummary};
 use nix::sys::signal::Signal;
@@ -174,5 +175,56 @@ fn another_membership_is_pushed_at_once() {
         leave(&mut n7, "rec-1", 0);
         members_become("rec-0");
         assert_eq!(aggregator.stop(Signal::SIGTERM), Some(0));
+    });
+}
+
+/// The directory has two of the four policies that the nodes tell of; one of them goes, and an aggregator that comes back
+/// has the numbers again.
+#[test]
+fn policies_are_those_of_the_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = |kind: &str, metadata: &str| {
+        let rules = "[{name: r, action: Drop, to: [{ipBlock: {cidr: 225.1.1.1/32}}]}]";
+        let spec = format!("{{priority: 1, appliedTo: [{{podSelector: {{}}}}], egress: {rules}}}");
+        format!("---\n{{apiVersion: crd.antrea.io/v1beta1, kind: {kind}, metadata: {{{metadata}}}, spec: {spec}}}\n")
+    };
+    let feeds = policy("ClusterNetworkPolicy", "name: acnp-feeds, uid: uid-feeds");
+    let both = feeds.clone() + &policy("NetworkPolicy", "name: igmp, namespace: mkt, uid: uid-igmp");
+    let write = |text: &str| {
+        fs::write(directory.path().join(".new"), text).unwrap();
+        fs::rename(directory.path().join(".new"), directory.path().join("policies.yaml")).unwrap();
+    };
+    in_own_network(|| {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        let url = format!("http://{address}");
+        while_publishing(policies::nodes(Timestamp::now()).to_vec(), &url, || {
+            for _ in 0..2 {
+                write(&both);
+                let arguments = [std::ffi::OsStr::new("--policy-files"), directory.path().as_os_str()];
+                let aggregator = Aggregator::start_with(&address, arguments);
+                let kubectl = Kubectl::new(&url);
+                // Long after the slowest push and the next look at the directory.
+                let become_ = |expected: &str| {
+                    let give_up = Instant::now() + Duration::from_secs(60);
+                    let form = "jsonpath={range .items[*]}{.metadata.name}={.trafficStats.packets} {end}";
+                    let kinds = "antreaclusternetworkpolicystats,antreanetworkpolicystats";
+                    loop {
+                        let answer = kubectl.run(["get", kinds, "-A", "-o", form]);
+                        if answer.stdout == expected {
+                            break;
+                        }
+                        assert!(Instant::now() < give_up, "{expected:?} never came: {answer:?}");
+                    }
+                };
+                become_("acnp-feeds=1012 igmp=4 ");
+                write(&feeds);
+                become_("acnp-feeds=1012 ");
+                aggregator.stop(Signal::SIGKILL);
+            }
+        });
     });
 }

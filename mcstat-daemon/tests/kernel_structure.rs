@@ -1,17 +1,17 @@
 //! What the hot path is made of, read from the instructions that the kernel runs.
 //!
 //! Proved, for each classifier, as the verifier rewrote it and from its control flow alone:
-//! - it calls nothing of the kernel; what it calls are its own four functions off the path (a miss, a message, a
-//!   tally, headers outside the linear part);
-//! - a packet is counted in a slot where the address of this CPU's counter is computed. **No path from the entry
-//!   through there to the exit holds any call**, and there is such a path;
+//! - it calls nothing of the kernel; what it calls are its own five functions off the path (judging, a miss, a message,
+//!   a tally, headers outside the linear part);
+//! - a packet is counted in a slot, and for a rule, where the address of this CPU's counter is computed. **No path from
+//!   the entry through there to the exit holds any call**, and there is such a path, also by a list of ports;
 //! - every path there passes the look-up in `slots`.
 //!
 //! Not proved by instructions: that the slot found is READY and the key's (the tests that count say so), and anything of
 //! a frame whose headers lie outside the linear part: it is counted in a function of its own, by helper calls.
 //!
 //! Before Linux 6.10 a per-CPU array look-up is a call. There the same is proved of every other call: a path of a hit
-//! holds the one look-up in `counters`, and nothing else of the kernel is called.
+//! holds the look-ups in `counters` and `rules`, and nothing else of the kernel is called.
 //!
 //! It holds with the JIT on.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
@@ -28,7 +28,12 @@ use xlated::{Callee, Insn, Program};
 
 const CLASSIFIERS: [&str; 2] = ["mcstat_outbound", "mcstat_inbound"];
 /// The functions that the hot path leaves to.
-const OFF_PATH: [&str; 4] = ["message", "miss", "nonlinear", "tally"];
+const OFF_PATH: [&str; 5] = ["judge", "message", "miss", "nonlinear", "tally"];
+/// Where a classifier counts: in the path of each family in a slot, and IPv4 that the Pod sent for a rule.
+fn places(name: &str) -> usize {
+    if name == "mcstat_outbound" { 3 } else { 2 }
+}
+
 /// The object as it is embedded in the agent.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mcstat.bpf.o"));
 
@@ -63,15 +68,17 @@ fn counting(program: &Program) -> Vec<usize> {
     found
 }
 
-/// The calls of a program's first function that lie on a path through the place where it counts in a slot; the look-up
-/// there is none of them.
+/// The calls of a program's first function that lie on a path through a place where it counts; the look-ups there are
+/// none of them.
 fn calls_on_the_hit_path(program: &Program) -> Vec<Callee> {
     let main = &program.functions[0];
-    let on_path = |at: usize| {
-        let calls = program.calls_on_paths_through(main, at).into_iter();
-        calls.filter(move |(call, _)| *call != at).map(|(_, callee)| callee)
+    let counting = counting(program);
+    let on_path = |at: &usize| {
+        let calls = program.calls_on_paths_through(main, *at).into_iter();
+        let others = calls.filter(|(call, _)| !counting.contains(call));
+        others.map(|(_, callee)| callee).collect::<Vec<_>>()
     };
-    counting(program).into_iter().flat_map(on_path).collect()
+    counting.iter().flat_map(on_path).collect()
 }
 
 #[test]
@@ -104,10 +111,23 @@ fn no_path_through_a_hit_holds_a_call() {
             let loads = loads.iter().filter(|(_, loaded)| *loaded == id(map));
             loads.map(|(at, _)| *at).collect::<Vec<usize>>()
         };
+        assert_eq!(counting.len(), places(name), "{name}: where it counts");
         // One in the path of each family.
-        assert_eq!(counting.len(), 2, "{name}: where it counts");
-        assert_eq!(of("counters").len(), 2, "{name}: each is a look-up in `counters`");
-        assert_eq!(of("event_counts"), [0usize; 0], "{name}: no other per-CPU map is used");
+        assert_eq!(of("counters").len(), 2, "{name}: look-ups in `counters`");
+        assert_eq!(of("rules").len(), places(name) - 2, "{name}: look-ups in `rules`");
+        assert_eq!(of("policies"), [0usize; 0], "{name}: the trie is looked up elsewhere");
+        for per_cpu in ["event_counts", "report_walk"] {
+            assert_eq!(of(per_cpu), [0usize; 0], "{name}: no other per-CPU map is used");
+        }
+        let by_list = of("policy_ports");
+        assert_eq!(by_list.len(), places(name) - 2, "{name}: look-ups in `policy_ports`");
+        for at in by_list {
+            let after = program.reachable(at, &[]);
+            assert!(
+                counting.iter().any(|at| after.contains(at)),
+                "{name}: a list leads nowhere"
+            );
+        }
         assert!(!of("slots").is_empty(), "{name}: no look-up in `slots`");
         for map in ["slots", "counters"] {
             let around = program.reachable(main.insns.start, &of(map));
@@ -138,9 +158,9 @@ fn a_call_on_the_hit_path_is_found() {
     let mut kernel = open(&options);
     for name in CLASSIFIERS {
         let calls = calls_on_the_hit_path(&program(&mut kernel, name));
-        // One on the path of each family.
-        let delay = || Callee::Function("delay".to_owned());
-        assert_eq!(calls, [delay(), delay()], "{name}");
+        // One on the path of each family, and once more on the way to a rule's counter.
+        let delay = Callee::Function("delay".to_owned());
+        assert_eq!(calls, vec![delay; places(name)], "{name}");
     }
 }
 
@@ -161,6 +181,9 @@ fn helper_calls_off_the_path_are_seen() {
         // Before Linux 6.10 the look-up in `counters`.
         let look_ups = usize::from(!per_cpu_in_place());
         assert_eq!((helpers("miss"), helpers("tally")), (look_ups, 0), "{name}");
+        // The look-up in the trie; before Linux 6.10 that in `rules`.
+        let judges = usize::from(name == "mcstat_outbound") * (1 + look_ups);
+        assert_eq!(helpers("judge"), judges, "{name}");
     }
     let clock = program(&mut kernel, "mcstat_clock");
     assert_eq!(clock.calls(&clock.functions[0]), [], "the clock reads jiffies in place");
@@ -221,18 +244,26 @@ fn the_verifier_walks_through_at_most_50_000_instructions() {
 }
 
 /// A frame whose headers lie outside the linear part and whose slot is new goes the longest way. Linux 6.1 gives each
-/// function a multiple of 32 bytes and refuses more than 512 in a row; the race test's callback takes the last 32.
+/// function a multiple of 32 bytes and refuses more than 512 in a row; a callback takes the last 32.
 #[test]
 fn the_longest_way_leaves_room_on_the_stack() {
     let bpffs = Bpffs::new();
     let mut kernel = open(&bpffs.options());
     for name in CLASSIFIERS {
         let program = program(&mut kernel, name);
-        let way = [name, "nonlinear", "miss"].map(|function| program.stack(program.function(function)));
-        println!("{name}: {way:?} bytes of stack");
-        assert!(way.iter().all(|bytes| *bytes > 0), "{name}: {way:?}");
-        let rounded: u32 = way.iter().map(|bytes| bytes.next_multiple_of(32)).sum();
-        assert!(rounded <= 512 - 32, "{name}: {way:?}");
+        let mut ways = vec![vec![name, "nonlinear", "miss"]];
+        if name == "mcstat_outbound" {
+            ways.push(vec![name, "nonlinear", "judge", "transport"]);
+            ways.push(vec![name, "nonlinear", "message", "walk_report"]);
+        }
+        for names in ways {
+            let stacks = names.iter().map(|function| program.stack(program.function(function)));
+            let way: Vec<u32> = stacks.collect();
+            println!("{names:?}: {way:?} bytes of stack");
+            assert!(way.iter().all(|bytes| *bytes > 0), "{names:?}: {way:?}");
+            let rounded: u32 = way.iter().map(|bytes| bytes.next_multiple_of(32)).sum();
+            assert!(rounded <= 512 - 32, "{names:?}: {way:?}");
+        }
     }
 }
 
@@ -314,6 +345,11 @@ fn bpftool_loads_the_object() {
         "port_stats",
         "port_carried",
         "settings",
+        "policies",
+        "policy_ports",
+        "rules",
+        "rule_names",
+        "report_walk",
     ] {
         assert!(maps.contains(name), "no map {name} in {maps:?}");
     }

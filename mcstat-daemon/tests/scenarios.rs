@@ -15,9 +15,14 @@ use std::{
 
 use mcstat::{
     api::summary::NodeStatsSummary,
-    ledger::{Ledger, Node, WINDOW_SECONDS, snapshot::Snapshot},
+    ledger::{
+        Ledger, Node, WINDOW_SECONDS,
+        snapshot::{Enforced, Snapshot},
+    },
 };
-use serde_json::Value;
+use scenarios_support::policy::{Counted, Policies};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 fn node() -> Node {
     Node {
@@ -62,9 +67,9 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
     );
 
     let mut ledger = Ledger::new(node());
-    let mut ports = Value::Null;
+    let mut held = Held::default();
     for (step, input) in &steps {
-        let snapshot = read_snapshot(input, &mut ports);
+        let snapshot = held.snapshot(input);
         let summary = ledger.tick(&snapshot);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is JSON") + "\n";
         let again: NodeStatsSummary = serde_json::from_str(&text).expect("a summary can be read again");
@@ -79,21 +84,60 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
     }
 }
 
-/// The snapshot of one step. Without `ports` those of the step before hold; `messages` are lines.
-fn read_snapshot(input: &Path, ports: &mut Value) -> Snapshot {
-    let mut step: serde_json::Map<String, Value> = parse(input);
-    let lines = step.remove("messages").unwrap_or_else(|| Value::Array(Vec::new()));
-    let lines: Vec<String> = serde_json::from_value(lines)
-        .unwrap_or_else(|error| panic!("{}: messages are lines: {error}", input.display()));
-    *ports = step.entry("ports").or_insert_with(|| ports.take()).clone();
-    let mut snapshot: Snapshot =
-        serde_json::from_value(Value::Object(step)).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
-    let events = lines.iter().map(|line| {
-        let event = scenarios_support::event(line);
-        event.unwrap_or_else(|reason| panic!("{}: {line}: {reason}", input.display()))
-    });
-    snapshot.messages = events.collect();
-    snapshot
+/// What holds from one step to the next unless a step says otherwise.
+#[derive(Default)]
+struct Held {
+    ports: Value,
+    policies: Option<Policies>,
+    enforced: Enforced,
+    rules: BTreeMap<String, Counted>,
+}
+
+impl Held {
+    /// The snapshot of one step.
+    fn snapshot(&mut self, input: &Path) -> Snapshot {
+        let mut step: Map<String, Value> = parse(input);
+        let lines: Vec<String> = take(&mut step, "messages", input).unwrap_or_default();
+        self.take_policies(&mut step, input);
+        self.ports = step.entry("ports").or_insert_with(|| self.ports.take()).clone();
+        let mut snapshot: Snapshot =
+            serde_json::from_value(Value::Object(step)).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
+        let events = lines.iter().map(|line| {
+            let event = scenarios_support::event(line);
+            event.unwrap_or_else(|reason| panic!("{}: {line}: {reason}", input.display()))
+        });
+        snapshot.messages = events.collect();
+        let policies = self.policies.as_mut();
+        snapshot.policy =
+            policies.map(|policies| policies.reading(&snapshot.ports, self.enforced, &self.rules, snapshot.at));
+        snapshot
+    }
+
+    fn take_policies(&mut self, step: &mut Map<String, Value>, input: &Path) {
+        let refused: Vec<String> = take(step, "refused", input).unwrap_or_default();
+        let file: Option<Option<String>> = take(step, "policies", input);
+        match file {
+            Some(Some(name)) => {
+                let text = fs::read_to_string(input.with_file_name(name));
+                let text = text.unwrap_or_else(|error| panic!("{}: policies: {error}", input.display()));
+                let policies = self.policies.get_or_insert_with(Policies::new);
+                assert_eq!(policies.take(&text), refused, "{}: refused", input.display());
+            }
+            Some(None) => self.policies = None,
+            None => assert!(refused.is_empty(), "{}: refused without policies", input.display()),
+        }
+        self.enforced = take(step, "enforced", input).unwrap_or(self.enforced);
+        if let Some(rules) = take(step, "rules", input) {
+            self.rules = rules;
+        }
+    }
+}
+
+/// A field that a snapshot does not have.
+fn take<T: DeserializeOwned>(step: &mut Map<String, Value>, field: &str, input: &Path) -> Option<T> {
+    let value = step.remove(field)?;
+    let value = serde_json::from_value(value);
+    Some(value.unwrap_or_else(|error| panic!("{}: {field}: {error}", input.display())))
 }
 
 fn by_hand(
@@ -148,7 +192,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+fn parse<T: DeserializeOwned>(path: &Path) -> T {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -17,7 +17,8 @@ mod data;
 #[expect(dead_code, reason = "no control messages here, so no ring buffer")]
 mod maps;
 #[cfg(target_arch = "bpf")]
-#[expect(dead_code, reason = "test runs have linear frames only")]
+mod policy;
+#[cfg(target_arch = "bpf")]
 mod skb;
 
 #[cfg(target_arch = "bpf")]
@@ -31,13 +32,15 @@ mod programs {
     use mcstat_common::{
         abi::{Counter, OUTBOUND},
         frame::{Class, Datagram, classify, is_ssm, mapped},
+        policy::PolicyValue,
         slot::{self, Key, Verdict},
     };
 
     use crate::{
         atomic,
-        data::{self, count, decide, is_foreign},
+        data::{self, count, is_foreign},
         maps::{port_of, port_stats},
+        policy::verdict,
         skb::Direct,
     };
 
@@ -137,7 +140,7 @@ mod programs {
     #[classifier]
     pub(crate) fn bench_cold(ctx: TcContext) -> i32 {
         if let Some((skb, ifindex, datagram)) = picked(&ctx, 1) {
-            data::account(skb, ifindex, &datagram, OUTBOUND);
+            data::account(skb, &Direct::new(skb), ifindex, &datagram, OUTBOUND);
         }
         TC_ACT_UNSPEC
     }
@@ -205,9 +208,9 @@ mod programs {
         unsafe {
             let generation = (*port).generation;
             if slot::verdict_generation((*value).verdict) != generation {
-                (*value).verdict = slot::verdict_word(generation, 0, Verdict::Allow);
+                (*value).verdict = slot::verdict_word(generation, PolicyValue { list: 0, decision: 0 });
             }
-            let verdict = decide(port, foreign, slot::verdict_of((*value).verdict));
+            let verdict = verdict(port, foreign, slot::verdict_value((*value).verdict).decision);
             count(skb, &raw mut (*value).counter, datagram, verdict);
         }
     }
@@ -221,12 +224,7 @@ mod programs {
         };
         if let Some(value) = look_up(&BARE, &key) {
             // SAFETY: this CPU's own map value.
-            count(
-                skb,
-                unsafe { &raw mut (*value).counter },
-                datagram,
-                Verdict::Allow as u8,
-            );
+            count(skb, unsafe { &raw mut (*value).counter }, datagram, Verdict::Allow);
         }
     }
 

@@ -13,7 +13,8 @@ use mcstat_common::{
 
 use crate::{
     atomic,
-    maps::{EVENT_COUNTS, EVENTS, SETTINGS, port_of, port_stats, ring_half},
+    maps::{EVENT_COUNTS, EVENTS, REPORT_WALK, SETTINGS, port_of, port_stats, ring_half},
+    report,
 };
 
 /// Counts one frame in the counter at `index` of `ControlCounts`.
@@ -43,9 +44,10 @@ fn bump(stats: *mut PortStats, index: u32) {
     unsafe { atomic::add((&raw mut (*stats).control).cast::<u64>().add(index as usize), 1) };
 }
 
-/// Counts an IGMP or MLD message and hands it to the agent, within the port's event rate.
+/// Counts an IGMP or MLD message, judges it if the Pod sent it, and hands it to the agent, within the port's event rate.
+/// `place` is where the message begins in the frame, and in the lower half how long it is.
 #[inline(never)]
-pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction: u32) {
+pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction: u32, place: u64) {
     let direction = direction as u8 & 1;
     // SAFETY: the context of a classifier.
     let ifindex = unsafe { (*skb).ifindex };
@@ -55,7 +57,17 @@ pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction:
     let Some(stats) = port_stats(position, direction) else {
         return;
     };
+    let Some(walk) = REPORT_WALK.get_ptr_mut(0) else { return };
+    // To the verifier a value in a map is any: it walks through all of this once, not once for each kind.
+    // SAFETY: this CPU's own map value.
+    let kind = unsafe {
+        atomic::store(&raw mut (*walk).kind, kind);
+        atomic::load(&raw const (*walk).kind)
+    };
     bump(stats, kind);
+    if direction == OUTBOUND {
+        report::walk_report(skb, position, place);
+    }
     let Some(settings) = SETTINGS.get_ptr(0) else { return };
     let Some(bucket_owner) = port_stats(position, OUTBOUND) else {
         return;

@@ -5,36 +5,66 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_loop},
 };
 use mcstat_common::{
-    abi::{Counter, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, PORT_FOREIGN_DROPPED, Port, PortStats, Slot, WAYS},
+    abi::{Counter, INBOUND, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, Port, PortStats, Slot, WAYS},
     frame::{Datagram, is_ssm},
+    policy::{PolicyValue, SPACE_DATA},
     slot::{self, BUSY, EMPTY, Key, READY, Verdict},
 };
 
 use crate::{
     atomic,
     maps::{COUNTERS, SETTINGS, SLOTS, port_at, port_of, port_stats, seed, sets, test_delay},
+    policy,
+    skb::{self, Judged},
 };
 
-/// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack.
+/// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack. As small as can be, since it
+/// lies on the stack of whoever calls [`miss`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Frame {
     group: [u64; 2],
     source: [u64; 2],
-    family: u32,
-    ttl: u32,
-    position: u32,
-    direction: u32,
+    /// {position in the ports table: 32, zero: 8, verdict by [`judge`]: 8, TTL: 8, foreign: 1, inbound: 1, IPv6: 1}.
+    facts: u64,
 }
 
+const FOREIGN: u64 = 1;
+const TO_POD: u64 = 2;
+const SIX: u64 = 4;
+
 impl Frame {
+    #[inline(always)]
+    fn new(datagram: &Datagram, position: u32, direction: u8, foreign: bool) -> Self {
+        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+        Self {
+            group: datagram.group,
+            source: datagram.source,
+            facts: (position as u64) << 32
+                | (datagram.ttl as u64) << 8
+                | bit(foreign, FOREIGN)
+                | bit(direction != OUTBOUND, TO_POD)
+                | bit(datagram.family != IPV4, SIX),
+        }
+    }
+
+    #[inline(always)]
+    fn position(&self) -> u32 {
+        (self.facts >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn direction(&self) -> u8 {
+        if self.facts & TO_POD == 0 { OUTBOUND } else { INBOUND }
+    }
+
     #[inline(always)]
     fn datagram(&self) -> Datagram {
         Datagram {
             group: self.group,
             source: self.source,
-            family: self.family as u8,
-            ttl: self.ttl as u8,
+            family: if self.facts & SIX == 0 { IPV4 } else { IPV6 },
+            ttl: (self.facts >> 8) as u8,
         }
     }
 }
@@ -50,9 +80,16 @@ pub(crate) fn key(port: *const Port, datagram: &Datagram, direction: u8) -> Key 
     }
 }
 
-/// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports.
+/// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports. False
+/// when nothing is counted, because a rule asks for ports that this view does not reach.
 #[inline(always)]
-pub(crate) fn account(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
+pub(crate) fn account<P: Judged>(
+    skb: *mut __sk_buff,
+    packet: &P,
+    ifindex: u32,
+    datagram: &Datagram,
+    direction: u8,
+) -> bool {
     // The family as a constant: a path for each is shorter than one for both.
     if datagram.family == IPV4 {
         let datagram = Datagram {
@@ -61,21 +98,27 @@ pub(crate) fn account(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, di
             family: IPV4,
             ..*datagram
         };
-        account_in(skb, ifindex, &datagram, direction);
+        account_in(skb, packet, ifindex, &datagram, direction)
     } else {
         let datagram = Datagram {
             family: IPV6,
             ..*datagram
         };
-        account_in(skb, ifindex, &datagram, direction);
+        account_in(skb, packet, ifindex, &datagram, direction)
     }
+}
+
+/// Whether policies are about such datagrams at all: IPv4 that the Pod sends.
+#[inline(always)]
+fn is_judged(datagram: &Datagram, direction: u8) -> bool {
+    direction == OUTBOUND && datagram.family == IPV4
 }
 
 /// [`account`] of one family.
 #[inline(always)]
-fn account_in(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction: u8) {
+fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram: &Datagram, direction: u8) -> bool {
     let Some((position, port)) = port_of(ifindex) else {
-        return;
+        return true;
     };
     let foreign = direction == OUTBOUND && is_foreign(port, datagram);
     if foreign && let Some(stats) = port_stats(position, direction) {
@@ -84,26 +127,37 @@ fn account_in(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram, direction:
     }
     let key = key(port, datagram, direction);
     if let Some((index, slot)) = find(&key, key.hash(seed())) {
-        let verdict = atomic::load(unsafe { &raw const (*slot).verdict });
-        if slot::verdict_generation(verdict) == unsafe { (*port).generation } {
+        let cached = atomic::load(unsafe { &raw const (*slot).verdict });
+        if slot::verdict_generation(cached) == unsafe { (*port).generation } {
+            let mut decision = 0;
+            // No rule and no list, as of every port without policies: nothing to do.
+            if is_judged(datagram, direction) && cached as u32 != 0 && !foreign {
+                let value = slot::verdict_value(cached);
+                decision = value.decision;
+                if value.list != 0 {
+                    let Some(transport) = packet.transport() else {
+                        return false;
+                    };
+                    decision = policy::decide(value, transport);
+                }
+            }
             if test_delay() != 0 {
                 delay(test_delay());
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-                count(skb, counter, datagram, decide(port, foreign, slot::verdict_of(verdict)));
+                let verdict = policy::verdict(port, foreign, decision);
+                count(skb, counter, datagram, verdict);
+                if decision != 0 {
+                    policy::count(skb, decision, verdict);
+                }
             }
-            return;
+            return true;
         }
     }
-    let frame = Frame {
-        group: datagram.group,
-        source: datagram.source,
-        family: datagram.family as u32,
-        ttl: datagram.ttl as u32,
-        position,
-        direction: direction as u32,
-    };
-    miss(skb, &raw const frame);
+    let mut frame = Frame::new(datagram, position, direction, foreign);
+    let cached = judge(skb, &raw mut frame);
+    miss(skb, &raw const frame, cached);
+    true
 }
 
 /// An IPv4 source that is none of the Pod's addresses. 0.0.0.0 is a host without an address, not a stranger.
@@ -125,21 +179,6 @@ pub(crate) fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
         }
     }
     true
-}
-
-/// Whether the packet is admitted, dropped, or would be dropped.
-#[inline(always)]
-pub(crate) fn decide(port: *const Port, foreign: bool, cached: u8) -> u8 {
-    if !foreign {
-        return cached;
-    }
-    // No rule judges a foreign frame; the switch drops it at once, or admits it.
-    // SAFETY: a map value.
-    if unsafe { (*port).flags } & PORT_FOREIGN_DROPPED != 0 {
-        Verdict::Drop as u8
-    } else {
-        Verdict::Allow as u8
-    }
 }
 
 /// The READY slot of a key.
@@ -212,7 +251,7 @@ pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datag
 }
 
 #[inline(always)]
-fn segments(skb: *mut __sk_buff) -> u64 {
+pub(crate) fn segments(skb: *mut __sk_buff) -> u64 {
     // SAFETY: the context of a classifier.
     let segments = unsafe { (*skb).gso_segs };
     if segments == 0 { 1 } else { segments as u64 }
@@ -227,27 +266,52 @@ enum Refused {
     Contended,
 }
 
-/// No READY slot, or one with a verdict of an old generation: insert or judge, then count; else *other groups*.
+/// Judges a datagram by the port's policy set, whatever becomes of its slot, and counts it for the rule that decides.
+/// Returns what the slot is to cache.
+///
+/// A function of its own beside [`miss`]: together they would need more stack than there is.
 #[inline(never)]
-fn miss(skb: *mut __sk_buff, frame: *const Frame) {
+fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u64 {
+    // SAFETY: the caller's stack; map values below.
+    let frame = unsafe { &mut *frame };
+    let Some(port) = port_at(frame.position()) else {
+        return 0;
+    };
+    // Both at once: a set and its generation change together.
+    let word = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
+    let set = (word >> 32) as u16;
+    let mut value = PolicyValue { list: 0, decision: 0 };
+    if set != 0 && frame.facts & (TO_POD | SIX) == 0 {
+        value = policy::look_up(set, SPACE_DATA, (frame.group[1] >> 32) as u32);
+    }
+    let foreign = frame.facts & FOREIGN != 0;
+    let mut decision = 0;
+    if !foreign {
+        decision = value.decision;
+        if value.list != 0 {
+            decision = policy::decide(value, skb::transport(skb));
+        }
+    }
+    let verdict = policy::verdict(port, foreign, decision);
+    policy::count(skb, decision, verdict);
+    frame.facts |= (verdict as u64) << 16;
+    slot::verdict_word(word as u32, value)
+}
+
+/// No READY slot, or one with a verdict of an old generation: insert, then count; else *other groups*.
+#[inline(never)]
+fn miss(skb: *mut __sk_buff, frame: *const Frame, cached: u64) {
     // SAFETY: the caller's stack; map values below.
     let frame = unsafe { &*frame };
-    let direction = frame.direction as u8 & 1;
-    let position = frame.position;
+    let (direction, position) = (frame.direction(), frame.position());
     let (Some(port), Some(stats)) = (port_at(position), port_stats(position, direction)) else {
         return;
     };
-    let generation = unsafe { (*port).generation };
-    let judged = judge();
     let datagram = frame.datagram();
-    let foreign = direction == OUTBOUND && is_foreign(port, &datagram);
-    let verdict = decide(port, foreign, judged as u8);
+    let verdict = (frame.facts >> 16) as u8;
     match find_or_insert(&key(port, &datagram, direction), position, stats) {
         Ok((index, slot)) => {
-            atomic::store(
-                unsafe { &raw mut (*slot).verdict },
-                slot::verdict_word(generation, 0, judged),
-            );
+            atomic::store(unsafe { &raw mut (*slot).verdict }, cached);
             if test_delay() != 0 {
                 delay_here(test_delay());
             }
@@ -257,7 +321,7 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame) {
         }
         Err(refused) => {
             count_other(skb, &datagram, stats, verdict, refused);
-            say_refused(position, frame.direction, refused as u32);
+            say_refused(position, direction as u32, refused as u32);
         }
     }
 }
@@ -268,12 +332,6 @@ fn say_refused(position: u32, direction: u32, reason: u32) {
         "no slot: port at {}, direction {}, reason {} of port limit, fair share, window full, contended",
         position, direction, reason
     );
-}
-
-/// The verdict of the port's policy set. Until policies are compiled into sets every packet is allowed.
-#[inline(always)]
-fn judge() -> Verdict {
-    Verdict::Allow
 }
 
 /// Finds the key's slot or takes a free one. The whole set is scanned before an insertion: a slot of the same key may

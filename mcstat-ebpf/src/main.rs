@@ -17,7 +17,11 @@ mod data;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod policy;
+#[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod report;
 #[cfg(target_arch = "bpf")]
 mod skb;
 

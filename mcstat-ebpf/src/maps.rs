@@ -3,12 +3,15 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use mcstat_common::abi::{
-    Carry, Counter, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortBook, PortStats, Settings, Slot,
-    VANISHED_ENTRIES, Vanished, WAYS,
+use mcstat_common::{
+    abi::{
+        Carry, Counter, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortBook, PortStats, ReportWalk, RuleCounter,
+        RuleName, Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
+    },
+    policy::{PolicyValue, PortList},
 };
 
 const MMAPABLE: usize = 1 << 10; // BPF_F_MMAPABLE, include/uapi/linux/bpf.h
@@ -16,6 +19,18 @@ const NO_PREALLOC: usize = 1; // BPF_F_NO_PREALLOC
 const DEFAULT_SETS: u32 = 2048;
 const DEFAULT_SLOTS: usize = (DEFAULT_SETS * WAYS) as usize;
 const DEFAULT_RING_BYTES: usize = 1 << 20;
+const DEFAULT_RULES: usize = 1024;
+const DEFAULT_PREFIXES: usize = 131_072;
+
+/// The data of a `mcstat_common::policy::PolicyKey`, so that bpftool prints it by parts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct PolicyPrefix {
+    set: [u8; 2],
+    pad: u8,
+    space: u8,
+    address: [u8; 4],
+}
 
 /// Number of sets in `slots`; frozen at load, so that the verifier knows it.
 #[unsafe(no_mangle)]
@@ -53,6 +68,18 @@ pub(crate) static BOOKS: HashMap<u32, PortBook, { PORT_ENTRIES as usize }, NO_PR
 pub(crate) static VANISHED: HashMap<u32, Vanished, { VANISHED_ENTRIES as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map(name = "settings")]
 pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
+/// What judges: {set, space, prefix} → decision.
+#[btf_map(name = "policies")]
+pub(crate) static POLICIES: LpmTrie<PolicyPrefix, PolicyValue, DEFAULT_PREFIXES> = LpmTrie::new();
+#[btf_map(name = "policy_ports")]
+pub(crate) static POLICY_PORTS: Array<PortList, DEFAULT_RULES, MMAPABLE> = Array::new();
+#[btf_map(name = "rules")]
+pub(crate) static RULES: PerCpuArray<RuleCounter, DEFAULT_RULES> = PerCpuArray::new();
+/// Not touched by the programs, as `carried`.
+#[btf_map(name = "rule_names")]
+pub(crate) static RULE_NAMES: Array<RuleName, DEFAULT_RULES, MMAPABLE> = Array::new();
+#[btf_map(name = "report_walk")]
+pub(crate) static REPORT_WALK: PerCpuArray<ReportWalk, 1> = PerCpuArray::new();
 #[btf_map(name = "event_counts")]
 pub(crate) static EVENT_COUNTS: PerCpuArray<EventCounts, 1> = PerCpuArray::new();
 #[btf_map(name = "events")]

@@ -3,13 +3,13 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_jiffies64, macros::classifier, programs::TcContext};
 use mcstat_common::{
     abi::{INBOUND, OUTBOUND},
-    frame::{Class, NEIGHBOUR_DISCOVERY, Packet, classify},
+    frame::{Class, NEIGHBOUR_DISCOVERY, classify},
 };
 
 use crate::{
     atomic, control, data,
     maps::SETTINGS,
-    skb::{Copied, Direct},
+    skb::{Copied, Direct, Judged},
 };
 
 /// Let the next program on the hook decide; TCX_NEXT on TCX (include/uapi/linux/bpf.h).
@@ -53,13 +53,20 @@ enum Handled {
 }
 
 #[inline(always)]
-fn dispatch<P: Packet>(skb: *mut __sk_buff, packet: &P, direction: u8) -> Handled {
+fn dispatch<P: Judged>(skb: *mut __sk_buff, packet: &P, direction: u8) -> Handled {
     match classify(packet) {
         Class::Foreign => {}
-        // SAFETY: the context of a classifier.
-        Class::Data(datagram) => data::account(skb, unsafe { (*skb).ifindex }, &datagram, direction),
+        Class::Data(datagram) => {
+            // SAFETY: the context of a classifier.
+            let ifindex = unsafe { (*skb).ifindex };
+            if !data::account(skb, packet, ifindex, &datagram, direction) {
+                return Handled::Unreachable;
+            }
+        }
         Class::Control(message) => {
-            control::message(skb, message.kind as u32, message.ip_offset as u32, direction as u32);
+            let place = (message.offset as u64) << 32 | message.length as u64;
+            let kind = message.kind as u32;
+            control::message(skb, kind, message.ip_offset as u32, direction as u32, place);
         }
         Class::NeighbourDiscovery => control::tally(skb, NEIGHBOUR_DISCOVERY, direction as u32),
         Class::Malformed(reason) => control::tally(skb, reason as u32, direction as u32),

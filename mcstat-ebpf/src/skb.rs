@@ -3,7 +3,23 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
-use mcstat_common::frame::{Packet, Plain};
+use mcstat_common::{
+    frame::{self, Packet, Plain},
+    policy::TRANSPORT_FRAGMENT,
+};
+
+/// A frame that policies can judge.
+pub(crate) trait Judged: Packet {
+    /// As [`frame::transport`]; `None` sends a frame to [`Copied`].
+    fn transport(&self) -> Option<u32>;
+}
+
+/// [`frame::transport`] of the whole frame: a function of its own, off the path of a hit.
+#[inline(never)]
+pub(crate) fn transport(skb: *mut __sk_buff) -> u32 {
+    // A classified frame holds all of its headers.
+    frame::transport(&Copied::new(skb)).unwrap_or(TRANSPORT_FRAGMENT)
+}
 
 /// The linear part of the frame, without any helper call.
 pub(crate) struct Direct {
@@ -43,6 +59,13 @@ impl Packet for Direct {
     }
 }
 
+impl Judged for Direct {
+    #[inline(always)]
+    fn transport(&self) -> Option<u32> {
+        frame::transport_untagged(self)
+    }
+}
+
 /// The whole frame, one helper call for each read: for frames whose headers lie outside the linear part.
 pub(crate) struct Copied {
     skb: *mut __sk_buff,
@@ -75,5 +98,12 @@ impl Packet for Copied {
     fn length(&self) -> usize {
         // SAFETY: as in `Direct::new`.
         unsafe { (*self.skb).len as usize }
+    }
+}
+
+impl Judged for Copied {
+    #[inline(always)]
+    fn transport(&self) -> Option<u32> {
+        Some(transport(self.skb))
     }
 }

@@ -15,7 +15,7 @@ const DENY: &str = "0.20.2";
 type Stage = (&'static str, fn() -> Result<()>);
 
 const STAGES: &[Stage] = &[
-    ("setup", setup::ensure),
+    ("setup", setup::ensure_for_tests),
     ("fmt", || run_command(cargo().args(["fmt", "--all", "--check"]))),
     ("clippy", || {
         run_command(cargo().args([

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use crate::{
     build_ebpf::{Job, build as build_object, find_linker},
     command::{cargo, run, target_dir, workspace},
-    setup::{self, ENDIAN, find_kubectl},
+    setup::{self, ENDIAN, find_apiserver, find_kubectl},
 };
 
 /// Options of `cargo xtask test`.
@@ -40,16 +40,21 @@ pub(crate) fn build_ebpf() -> Result<()> {
 
 /// Everything there is to test. cargo's own output, closing lines included, goes to the terminal as it is.
 pub(crate) fn test(args: &TestArgs) -> Result<()> {
-    setup::ensure()?;
     let mut test = cargo();
     test.args(["test", "--locked"]);
     if args.args.is_empty() {
+        setup::ensure_for_tests()?;
         test.args(["--workspace", "--no-fail-fast"]);
     } else {
+        // Not every choice of tests is worth minutes of building.
+        setup::ensure()?;
         test.args(&args.args);
     }
     if let Some(kubectl) = find_kubectl() {
         test.env("MCSTAT_KUBECTL", kubectl);
+    }
+    if let Some(apiserver) = find_apiserver() {
+        test.env("MCSTAT_KUBE_APISERVER", apiserver);
     }
     run(&mut test)
 }

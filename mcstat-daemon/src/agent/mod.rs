@@ -1,7 +1,10 @@
 //! The I/O around the ledger: Pods and ports, programs and maps, the tick, the push and the local API.
 //!
 //! ```text
-//!  Pod source ──watch──▶ ports thread ──▶ programs, ports table, freed slots
+//!  policy source ──watch──▶ policy thread ──▶ rules, policy sets
+//!  Pod source ─────watch────────┘ │ compiled
+//!                                 ▼
+//!                          ports thread ──▶ programs, ports table, freed slots
 //!                              │ departed, uncounted
 //!  maps, ring buffer,          │
 //!  /proc/<pid>/net ─────▶ tick ◀┘──▶ Snapshot ─▶ ledger ─▶ NodeStatsSummary ──watch──▶ local API, push
@@ -11,6 +14,7 @@
 pub mod backoff;
 pub mod bpf;
 pub mod config;
+mod judge;
 pub mod local;
 mod news;
 pub mod ovs;
@@ -22,7 +26,7 @@ mod reported;
 mod tick;
 pub mod witness;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
 
 use thiserror::Error;
 use tokio::{
@@ -34,13 +38,18 @@ use tracing::{error, info};
 use self::{
     bpf::{Kernel, KernelError, attach::Hook, layout::Limits, maps::Options},
     config::{Config, SourceKind},
+    judge::{Judge, JudgeError},
     ovs::follow::{Follower, follow},
     pods::PodPorts,
+    policy::PolicyObjects,
     ports::{Channels as PortsChannels, Ports},
     tick::{Channels, Tick},
     witness::Witness,
 };
-use crate::{api::summary::NodeStatsSummary, ledger::Ledger};
+use crate::{
+    api::summary::NodeStatsSummary,
+    ledger::{Ledger, snapshot::RuleReading},
+};
 
 /// Why the agent cannot start, or had to end.
 #[derive(Debug, Error)]
@@ -54,6 +63,15 @@ pub enum AgentError {
     /// The Pods of network namespaces.
     #[error(transparent)]
     Netns(#[from] pods::netns::NetnsError),
+    /// Policies of files.
+    #[error(transparent)]
+    Files(#[from] policy::files::FilesError),
+    /// Policies of the Kubernetes API.
+    #[error(transparent)]
+    Kubernetes(#[from] policy::kubernetes::KubernetesError),
+    /// What is left of policies in the maps.
+    #[error("{0}; see docs/policies.md")]
+    Judge(#[from] JudgeError),
     /// The second witness.
     #[error("the Pods' network namespaces cannot be followed: {0}")]
     Witness(#[from] pods::link::LinkError),
@@ -79,13 +97,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let kernel = Kernel::open(&options(&config), Hook::Tcx)?;
     info!(
         node = config.node,
-        slots = kernel.layout.slots,
+        slots = kernel.layout.sizes.slots,
         possible_cpus = kernel.maps.cpus,
         map_bytes = kernel.layout.total_bytes,
         taken_over = !kernel.fresh,
         "maps ready"
     );
-    let (wanted, wanted_by_ports) = watch::channel(PodPorts::default());
+    let (wanted, wanted_seen) = watch::channel(PodPorts::default());
+    let (objects, objects_seen) = watch::channel(PolicyObjects::default());
     let (summaries, summaries_seen) = watch::channel(None::<Arc<NodeStatsSummary>>);
     let (departed, departed_seen) = mpsc::channel(1024);
     let (uncounted, uncounted_seen) = watch::channel(Vec::new());
@@ -94,6 +113,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (detached, detached_seen) = watch::channel(BTreeMap::new());
     let (suspects, suspects_seen) = watch::channel(Vec::new());
 
+    let Judging {
+        thread: judge_thread,
+        compiled,
+        judged,
+        retired,
+    } = judge(&config, &kernel, wanted_seen, objects_seen).await?;
+    let judge_alive = judged.clone();
     let limits = (config.slot_idle, config.maps.ports);
     let clock = kernel.clock.try_clone()?;
     let ports = Ports::new(
@@ -109,7 +135,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             suspects: suspects_seen,
         },
     );
-    let ports_thread = ports.spawn(Handle::current(), wanted_by_ports)?;
+    let ports_thread = ports.spawn(Handle::current(), compiled)?;
     let mut ledger = Ledger::new(node(&config));
     let kept = &kernel.maps.kept;
     kept.forget(&kernel.maps).map_err(KernelError::from)?;
@@ -123,6 +149,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         detached: detached_seen,
         suspects,
         switch: follow_switch(&config),
+        judged,
+        retired,
     };
     let witness = Witness::open()?;
     let tick = Tick::new(kernel.maps, kernel.clock, kernel.ring, ledger, witness, channels)?;
@@ -135,25 +163,102 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         }
     };
     let source = follow_source(&config, wanted, until_stopped());
+    let policies = follow_policies(&config, objects, until_stopped());
     let local = local::serve(&config.socket, summaries_seen.clone(), until_stopped());
     let targets = config.publish.targets.clone();
     let push = publish::run(summaries_seen, targets, config.publish.interval, until_stopped());
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
         result = source => result.and(Err(AgentError::Ended("the Pod source"))),
+        result = policies => result.and(Err(AgentError::Ended("the policy source"))),
+        () = ended(judge_alive), if judge_thread.is_some() => Err(AgentError::Ended("the policy thread")),
         result = local => result.map_err(AgentError::from).and(Err(AgentError::Ended("the local API"))),
         () = ended(ports_alive) => Err(AgentError::Ended("the ports thread")),
         result = pushing(push, config.publish.targets.is_empty()) => result,
         result = tick.run(config.tick, summaries) => result.map_err(AgentError::from).and(Err(AgentError::Ended("the tick"))),
     };
-    // Dropping the source's sender ends the ports thread; what it attached stays.
+    // Dropping the sources' senders ends the threads; what they attached and brought into force stays.
     stop.send_replace(true);
-    if tokio::task::spawn_blocking(move || ports_thread.join()).await.is_err() {
-        error!("the ports thread died");
+    let threads = judge_thread.into_iter().chain([ports_thread]);
+    for thread in threads {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if !tokio::task::spawn_blocking(move || thread.join())
+            .await
+            .is_ok_and(|end| end.is_ok())
+        {
+            error!("the thread {name} died");
+        }
     }
     drop(kernel.lock);
     info!("stopped; programs and maps stay, counting goes on");
     outcome
+}
+
+/// The judge, and what it tells.
+struct Judging {
+    thread: Option<JoinHandle<()>>,
+    /// The Pods, once they are compiled.
+    compiled: watch::Receiver<PodPorts>,
+    judged: watch::Receiver<Option<judge::Judged>>,
+    retired: mpsc::Receiver<RuleReading>,
+}
+
+/// Starts the policy thread between the source of Pods and the ports thread; without a policy source there is none.
+async fn judge(
+    config: &Config,
+    kernel: &Kernel,
+    pods: watch::Receiver<PodPorts>,
+    objects: watch::Receiver<PolicyObjects>,
+) -> Result<Judging, AgentError> {
+    let (compiled, compiled_seen) = watch::channel(PodPorts::default());
+    let (judged, judged_seen) = watch::channel(None);
+    let (retired, retired_seen) = mpsc::channel(4096);
+    let mut judging = Judging {
+        thread: None,
+        compiled: compiled_seen,
+        judged: judged_seen,
+        retired: retired_seen,
+    };
+    if has_policy_source(config) {
+        let channels = judge::Channels {
+            objects,
+            pods,
+            compiled,
+            judged,
+            retired,
+        };
+        let judge = Judge::open(Arc::clone(&kernel.maps))?;
+        judging.thread = Some(judge.spawn(Handle::current(), channels)?);
+    } else {
+        let maps = Arc::clone(&kernel.maps);
+        let cleared = tokio::task::spawn_blocking(move || judge::clear(&maps)).await;
+        cleared.map_err(|_| AgentError::Ended("the clearing of policies"))??;
+        judging.compiled = pods;
+    }
+    Ok(judging)
+}
+
+fn has_policy_source(config: &Config) -> bool {
+    config.policy.kubernetes.enabled || !config.policy.files.as_os_str().is_empty()
+}
+
+/// Runs the policy source; without one it does not end.
+async fn follow_policies(
+    config: &Config,
+    objects: watch::Sender<PolicyObjects>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    if config.policy.kubernetes.enabled {
+        let options = policy::kubernetes::Options {
+            kubeconfig: config.policy.kubernetes.kubeconfig.clone(),
+            node: config.node.clone(),
+        };
+        return Ok(policy::kubernetes::run(options, objects).await?);
+    }
+    if has_policy_source(config) {
+        return Ok(policy::files::run(config.policy.files.clone(), objects, shutdown).await?);
+    }
+    std::future::pending().await
 }
 
 /// Completes when the other side is gone.

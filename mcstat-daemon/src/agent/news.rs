@@ -1,20 +1,23 @@
-//! What must not wait for the next interval: whether a summary tells of other memberships, queriers or findings than the
-//! one before. Counters, times and how often a member reported are no news. Pure.
+//! What must not wait for the next interval: whether a summary tells of other memberships, queriers, findings or policies
+//! than the one before. Counters, times and how often a member reported are no news. Pure.
 
 use std::net::IpAddr;
 
 use crate::api::{
+    policy::NetworkPolicyReference,
+    rule::RuleReference,
     stats::{Disagreement, FilterMode, Finding, FindingKind, PodMulticastStats, Witness},
     summary::{NodeStatsSummary, Querier},
 };
 
-/// Whether `after` says something of members, queriers or findings that `before` does not. Both are in the order that
+/// Whether `after` says something of members, queriers, findings or policies that `before` does not. Both are in the order that
 /// summaries promise.
 pub(super) fn is_news(before: &NodeStatsSummary, after: &NodeStatsSummary) -> bool {
     !(before.multicast == after.multicast
         && memberships(before).eq(memberships(after))
         && queriers(before).eq(queriers(after))
-        && findings(before).eq(findings(after)))
+        && findings(before).eq(findings(after))
+        && policies(before).eq(policies(after)))
 }
 
 type Name<'a> = (&'a str, &'a str);
@@ -27,6 +30,7 @@ struct Told<'a> {
     interface: &'a str,
     group: IpAddr,
     joined: bool,
+    denied: Option<&'a RuleReference>,
     version: Option<&'a str>,
     filter: (Option<FilterMode>, &'a [IpAddr]),
     witness: &'a [Witness],
@@ -46,6 +50,7 @@ fn memberships(summary: &NodeStatsSummary) -> impl Iterator<Item = Told<'_>> {
                 interface: &group.interface,
                 group: group.group,
                 joined: membership.joined,
+                denied: membership.denied.as_ref(),
                 version: membership.version.as_deref(),
                 filter: (membership.mode, &membership.sources),
                 witness: &membership.witness,
@@ -74,6 +79,19 @@ fn queriers(summary: &NodeStatsSummary) -> impl Iterator<Item = impl PartialEq> 
         )
     };
     summary.queriers.iter().map(told)
+}
+
+/// Which there are; what their rules counted can wait.
+fn policies(summary: &NodeStatsSummary) -> impl Iterator<Item = Option<&NetworkPolicyReference>> {
+    let lists = [
+        &summary.antrea_cluster_network_policies,
+        &summary.antrea_network_policies,
+    ];
+    lists.into_iter().flat_map(|list| {
+        let policies = list.iter().flatten().map(|policy| Some(&policy.network_policy));
+        // An end of each list, and nothing at all without one.
+        policies.chain(list.iter().map(|_| None))
+    })
 }
 
 /// The node's own and its Pods'. A message may hold numbers that grow: what is wrong, and where, is what counts.
@@ -123,6 +141,11 @@ mod tests {
             "queriers": [{"address": "10.0.0.1", "version": "IGMPv3", "elected": true, "present": true,
                           "maxResponseMilliseconds": 10_000, "lastQuery": TIME, "since": TIME, "interfaces": 1}],
             "findings": [{"type": "TwoQueriers", "since": TIME, "message": "10.0.0.1 and 10.0.0.2"}],
+            "antreaNetworkPolicies": [{
+                "networkPolicy": {"namespace": "mkt", "name": "p", "uid": "u"},
+                "ruleTrafficStats": [{"name": "r", "action": "Drop", "startTime": TIME,
+                                      "trafficStats": {"packets": 1, "bytes": 142, "sessions": 0}}]
+            }],
             "kernel": {"slotsUsed": 0, "slotsMax": 0, "eventsHanded": 0, "eventsLost": 0, "eventsLimited": 0}
         })
     }
@@ -149,6 +172,11 @@ mod tests {
             ("/queriers/0/lastQuery", json!(later)),
             ("/queriers/0/interfaces", json!(2)),
             ("/findings/0/message", json!("10.0.0.2 and 10.0.0.1")),
+            (
+                "/antreaNetworkPolicies/0/ruleTrafficStats/0/trafficStats/packets",
+                json!(1000),
+            ),
+            ("/antreaNetworkPolicies/0/ruleTrafficStats", json!([])),
             (&format!("{membership}/lastReport"), json!(later)),
             (&format!("{membership}/expires"), json!(later)),
             (&format!("{membership}/reports"), json!(2)),
@@ -158,9 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn memberships_queriers_and_findings_cannot() {
+    fn memberships_queriers_findings_and_policies_cannot() {
         let membership = "/pods/0/status/groups/0/membership";
         let finding = json!({"type": "JoinedNoTraffic", "since": TIME, "message": "m"});
+        let policy = json!({"kind": "NetworkPolicy", "namespace": "mkt", "name": "p"});
+        let denied = json!({"policy": policy, "rule": "r", "action": "Drop"});
         for (place, value) in [
             ("/multicast", json!([])),
             ("/multicast/0/pods", json!([])),
@@ -168,6 +198,7 @@ mod tests {
             ("/pods/0/status/sandbox", json!("s2")),
             (membership, Value::Null),
             (&format!("{membership}/joined"), json!(false)),
+            (&format!("{membership}/denied"), denied),
             (&format!("{membership}/mode"), json!("INCLUDE")),
             (&format!("{membership}/sources"), json!(["10.0.0.9"])),
             (&format!("{membership}/version"), json!("IGMPv2")),
@@ -182,6 +213,10 @@ mod tests {
             ("/queriers/0/intervalSeconds", json!(60)),
             ("/queriers/0/pods", json!(["mkt/a"])),
             ("/findings", json!([])),
+            ("/antreaNetworkPolicies", json!([])),
+            ("/antreaNetworkPolicies", Value::Null),
+            ("/antreaNetworkPolicies/0/networkPolicy/uid", json!("u2")),
+            ("/antreaClusterNetworkPolicies", json!([])),
             ("/pods/0/status/findings", json!([])),
             ("/pods/0/status/findings", json!([finding])),
             ("/pods/0/status/findings/0/group", json!("239.1.1.2")),

@@ -1,7 +1,7 @@
 //! Pushes the newest summary to every aggregator: POST of gzip JSON, one task per target.
 //!
 //! A summary is the node's whole truth, so nothing is queued: whatever could not be sent is replaced by the next one.
-//! Counters wait for the interval; another membership, querier or finding goes out at once, at most one push a second.
+//! Counters wait for the interval; another membership, querier, finding or policy goes out at once, at most one push a second.
 //! A failing target is tried again after 1 to 8 s and never holds up another one or the tick. It warns when a target
 //! starts to fail and says so when it works again, once each. Plain HTTP goes to loopback addresses only.
 

@@ -14,16 +14,18 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     bpf::{
         ClockSource, KernelError,
         clock::Clock,
         maps::Maps,
+        policy,
         read::{self, Reader},
         ring::{self, RawEvent},
     },
+    judge::Judged,
     ovs::follow::Follower,
     pods::{PodPort, PodPorts},
     reported::Reported,
@@ -33,7 +35,10 @@ use crate::{
     api::summary::NodeStatsSummary,
     ledger::{
         Joined, Ledger,
-        snapshot::{ControlEvent, Direction, PortReading, Snapshot, SwitchPort, SwitchReading, UncountedPort},
+        snapshot::{
+            ControlEvent, Direction, Enforced, PolicyReading, PortReading, RuleReading, Snapshot, SwitchPort,
+            SwitchReading, UncountedPort,
+        },
     },
     proto,
 };
@@ -54,6 +59,10 @@ pub(super) struct Channels {
     pub(super) suspects: watch::Sender<Vec<u32>>,
     /// The switch, where one is read.
     pub(super) switch: Option<Follower>,
+    /// The policies in force; `None` without a policy source.
+    pub(super) judged: watch::Receiver<Option<Judged>>,
+    /// Last readings of rules that are gone.
+    pub(super) retired: mpsc::Receiver<RuleReading>,
 }
 
 /// What the tick owns.
@@ -137,6 +146,7 @@ impl Tick {
     /// Everything, as of now.
     fn read(&mut self, switch: SwitchReading) -> Result<Snapshot, KernelError> {
         let clock = self.clock.read(&self.maps)?;
+        self.tell_enforced(&switch);
         let system = |error| KernelError::System {
             call: "reading the maps",
             error,
@@ -159,6 +169,7 @@ impl Tick {
             .witness
             .read(&self.reported.pods(&ports, &messages), Instant::now());
         let uncounted = self.channels.uncounted.borrow().clone();
+        let policy = self.read_policy().map_err(system)?;
         Ok(Snapshot {
             at: clock.now,
             uncounted,
@@ -166,7 +177,7 @@ impl Tick {
             namespaces,
             switch,
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
-            policy: None,
+            policy,
             detached: self.channels.detached.borrow().clone(),
             ports,
             messages,
@@ -191,6 +202,42 @@ impl Tick {
             }
             Err(_) => {}
         }
+    }
+
+    /// Tells the programs what the switch enforces. While it does not say, the last known state holds.
+    fn tell_enforced(&self, switch: &SwitchReading) {
+        let enforced = match switch {
+            SwitchReading::None => Some(Enforced::default()),
+            SwitchReading::Away { .. } => None,
+            SwitchReading::Read(account) => account.switch.enforced(),
+        };
+        if let Some(enforced) = enforced.filter(|enforced| *enforced != policy::enforced(&self.maps)) {
+            let Enforced { data, reports } = enforced;
+            info!(data, reports, "what the switch enforces of the policies");
+            policy::set_enforced(&self.maps, enforced);
+        }
+    }
+
+    /// The policies in force. A rule that is gone is told of once more.
+    fn read_policy(&mut self) -> std::io::Result<Option<PolicyReading>> {
+        let mut last: Vec<RuleReading> = Vec::new();
+        while let Ok(reading) = self.channels.retired.try_recv() {
+            last.push(reading);
+        }
+        let Some(judged) = self.channels.judged.borrow().clone() else {
+            return Ok(None);
+        };
+        let mut rules = policy::read_rules(&self.maps)?;
+        rules.append(&mut last);
+        rules.sort_by_key(|rule| rule.row.slot);
+        Ok(Some(PolicyReading {
+            tables: judged.tables,
+            policies: judged.policies.to_vec(),
+            reach: judged.reach,
+            rules,
+            enforced: policy::enforced(&self.maps),
+            problems: judged.problems,
+        }))
     }
 
     fn tell_joined(&self) {

@@ -65,7 +65,7 @@ fn plain(resource: &Resource) -> APIResource {
         kind: resource.kind.to_owned(),
         name: resource.plural.to_owned(),
         namespaced: resource.namespaced,
-        short_names: Some(vec![resource.short_name.to_owned()]),
+        short_names: resource.short_name.map(|name| vec![name.to_owned()]),
         singular_name: resource.singular.to_owned(),
         verbs: verbs(),
         ..APIResource::default()
@@ -118,7 +118,7 @@ fn for_aggregation(resource: &Resource) -> APIResourceDiscovery {
         scope: Some(if resource.namespaced { "Namespaced" } else { "Cluster" }.to_owned()),
         singular_resource: Some(resource.singular.to_owned()),
         verbs: verbs(),
-        short_names: vec![resource.short_name.to_owned()],
+        short_names: resource.short_name.map(str::to_owned).into_iter().collect(),
         ..APIResourceDiscovery::default()
     }
 }

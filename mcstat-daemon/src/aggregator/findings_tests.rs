@@ -112,7 +112,14 @@ fn a_membership_on_a_pods_row_is_a_member_too() {
     told(&mut index, with(joined("EXCLUDE", &[])));
     assert_eq!(since(&index, "08:10:31"), None);
     let mut index = Index::default();
-    told(&mut index, with(and(joined("EXCLUDE", &[]), "joined", json!(false))));
+    let left = and(joined("EXCLUDE", &[]), "joined", json!(false));
+    told(&mut index, with(left.clone()));
+    assert_eq!(since(&index, "08:10:31"), Some(at("08:10:00")));
+    // Who would be a member but for a rule is none.
+    let rule =
+        json!({"policy": {"kind": "NetworkPolicy", "namespace": "mkt", "name": "p"}, "rule": "r", "action": "Drop"});
+    let mut index = Index::default();
+    told(&mut index, with(and(left, "denied", rule)));
     assert_eq!(since(&index, "08:10:31"), Some(at("08:10:00")));
 }
 

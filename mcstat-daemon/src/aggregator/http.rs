@@ -5,6 +5,8 @@
 //! the router is bound. `limit` is honoured by answering with everything and no `continue`, which the API conventions
 //! allow ("servers may return fewer or more"): the whole list is in memory, and pages cost kubectl more than they save.
 
+mod policies;
+
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -90,6 +92,7 @@ pub fn router(index: Arc<SharedIndex>, role: Role, clock: fn() -> Timestamp) -> 
         .route(&format!("{namespaced}/{{name}}"), get(get_one))
         .route(&groups, get(list_groups))
         .route(&format!("{groups}/{{name}}"), get(get_group))
+        .merge(policies::routes(&version))
         .route("/api/{*path}", get(core_api))
         .route("/openapi/v2", get(no_openapi))
         .route("/openapi/v3", get(no_openapi))

@@ -1,5 +1,5 @@
 //! The cluster view: the newest summary of every node, merged on read into one sorted list of Pods (`aggregator::row`) or
-//! of groups (`aggregator::groups`).
+//! of groups (`aggregator::groups`); and what policies counted, summed up as reports arrive (`aggregator::policies`).
 //!
 //! [`Index`] is a value: summaries and times in, rows out, no clock. It promises that a summary replaces the one before
 //! it (a retry, a lost reply or a reordered report changes nothing), that of two rows of one (namespace, name) the newer
@@ -17,9 +17,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     findings::{Streams, Unheard},
+    policies::{Counted, Existing, Nodes, Policies, Said},
     row::Row,
 };
 use crate::api::{
+    policy::PolicyStats,
     stats::{Finding, PodMulticastStats},
     summary::{GroupMembers, NodeStatsSummary, Querier},
 };
@@ -43,6 +45,7 @@ pub enum Accepted {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     nodes: BTreeMap<String, Arc<NodeEntry>>,
+    policies: Policies,
     /// Publish time of the newest accepted summary; strictly increasing.
     published_ms: i64,
 }
@@ -59,6 +62,8 @@ struct NodeEntry {
     queriers: Vec<Querier>,
     findings: Vec<Finding>,
     streams: Streams,
+    /// When it last spoke of policies, and what it said then.
+    said: Option<(Timestamp, Arc<Said>)>,
 }
 
 /// One node at one time.
@@ -101,6 +106,12 @@ impl Index {
         let before = held.map(|held| (&held.streams, held.pods.as_slice()));
         let heard = held.is_some_and(|held| held.silent_since(now).is_none());
         let streams = Streams::next(before, heard, &summary, now);
+        // An agent that has not read its policies yet says nothing of them: what it said before holds for a while.
+        let said = Said::take(&mut summary).map(|said| (now, Arc::new(said)));
+        let said = said.or_else(|| {
+            let before = held.and_then(|held| held.said.clone());
+            before.filter(|(at, _)| now.duration_since(*at) < EXPIRY)
+        });
         let entry = NodeEntry {
             start_time: summary.start_time,
             observed_at: summary.observed_at,
@@ -111,8 +122,12 @@ impl Index {
             queriers: summary.queriers,
             findings: summary.findings,
             streams,
+            said,
         };
-        self.nodes.insert(summary.metadata.name, Arc::new(entry));
+        let name = summary.metadata.name;
+        self.nodes.insert(name.clone(), Arc::new(entry));
+        let nodes = said_by(&self.nodes, now);
+        self.policies.take(&name, &nodes, self.published_ms, now);
         Accepted::Newest
     }
 
@@ -189,12 +204,45 @@ impl Index {
         Unheard::of(nodes, wanted, now)
     }
 
+    /// Which policies there are, by a source of this server's own; without one they are those that nodes report.
+    pub fn follow_policies(&mut self, existing: Option<Existing>, now: Timestamp) {
+        self.published_ms = now.as_millisecond().max(self.published_ms.saturating_add(1));
+        let nodes = said_by(&self.nodes, now);
+        self.policies.follow(existing, &nodes, self.published_ms, now);
+    }
+
+    /// The policies of this kind at `now`, in one namespace or in all, sorted by namespace and name.
+    #[must_use]
+    pub fn policies<const CLUSTER_WIDE: bool>(
+        &self,
+        namespace: Option<&str>,
+        now: Timestamp,
+    ) -> Vec<PolicyStats<CLUSTER_WIDE>> {
+        let speaks = |entry: &&NodeEntry| {
+            let current = entry.said.as_ref().is_some_and(|(at, _)| *at == entry.arrived);
+            current && entry.silent_since(now).is_none()
+        };
+        let saturated = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let counted = Counted {
+            reporting: saturated(self.live(now).filter(speaks).count()),
+            expected: saturated(self.nodes(now)),
+        };
+        self.policies.served(namespace, &said_by(&self.nodes, now), counted)
+    }
+
     fn live(&self, now: Timestamp) -> impl Iterator<Item = &NodeEntry> {
         self.nodes
             .values()
             .map(AsRef::as_ref)
             .filter(move |entry| !entry.is_expired(now))
     }
+}
+
+/// What each node that has not expired said of policies.
+fn said_by(nodes: &BTreeMap<String, Arc<NodeEntry>>, now: Timestamp) -> Nodes<'_> {
+    let live = nodes.iter().filter(|(_, entry)| !entry.is_expired(now));
+    live.map(|(name, entry)| (name.as_str(), entry.said.as_ref().map(|(_, said)| &**said)))
+        .collect()
 }
 
 impl NodeEntry {
@@ -259,6 +307,12 @@ impl SharedIndex {
     pub fn accept(&self, summary: NodeStatsSummary, now: Timestamp) -> Accepted {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut guard).accept(summary, now)
+    }
+
+    /// [`Index::follow_policies`].
+    pub fn follow_policies(&self, existing: Option<Existing>, now: Timestamp) {
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut guard).follow_policies(existing, now);
     }
 }
 

@@ -121,5 +121,22 @@ fn parse(bytes: &[u8]) -> Result<NodeStatsSummary, StatusObject> {
             return invalid(&field("spec.node"), &why);
         }
     }
+    let lists = [
+        (
+            "antreaClusterNetworkPolicies",
+            false,
+            &summary.antrea_cluster_network_policies,
+        ),
+        ("antreaNetworkPolicies", true, &summary.antrea_network_policies),
+    ];
+    for (list, namespaced, policies) in lists {
+        for (place, policy) in policies.iter().flatten().enumerate() {
+            let policy = &policy.network_policy;
+            if policy.name.is_empty() || policy.uid.is_empty() || policy.namespace.is_empty() == namespaced {
+                let why = "name and uid must not be empty; a namespace is for antreaNetworkPolicies, and only for them";
+                return invalid(&format!("{list}[{place}].networkPolicy"), why);
+            }
+        }
+    }
     Ok(summary)
 }

@@ -10,19 +10,21 @@ pub mod http;
 pub mod index;
 pub mod ingest;
 pub mod negotiate;
+pub mod policies;
 pub mod row;
 pub mod selector;
 mod senders;
 #[cfg(test)]
 mod test_nodes;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
-use self::{http::Role, index::SharedIndex};
+use self::{http::Role, index::SharedIndex, policies::Existing};
+use crate::agent::policy::{PolicyObjects, files};
 
 /// Why the aggregator cannot serve.
 #[derive(Debug, Error)]
@@ -46,6 +48,9 @@ pub enum AggregatorError {
         /// Why.
         error: io::Error,
     },
+    /// The policies of `--policy-files` can no longer be followed.
+    #[error(transparent)]
+    Policies(#[from] files::FilesError),
     /// The listener failed while serving.
     #[error("serving {address} failed: {error}")]
     Serve {
@@ -57,12 +62,14 @@ pub enum AggregatorError {
 }
 
 /// Where and how to serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AggregatorOptions {
     /// Address and port; port 0 lets the kernel choose.
     pub listen: SocketAddr,
     /// Plain HTTP was asked for.
     pub insecure_http: bool,
+    /// Directory of policies: which ones there are. Without it they are those that nodes report.
+    pub policy_files: Option<PathBuf>,
 }
 
 /// Serves until `shutdown` completes; requests that are being answered are finished.
@@ -87,9 +94,40 @@ pub async fn run(
     let serve_error = |error| AggregatorError::Serve { address, error };
     let bound = listener.local_addr().map_err(serve_error)?;
     tracing::info!(address = %bound, "aggregator serves plain HTTP");
-    let router = http::router(Arc::new(SharedIndex::default()), Role::Aggregator, Timestamp::now);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
-        .map_err(serve_error)
+    let index = Arc::new(SharedIndex::default());
+    let router = http::router(Arc::clone(&index), Role::Aggregator, Timestamp::now);
+    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown);
+    tokio::select! {
+        outcome = serving => outcome.map_err(serve_error),
+        error = follow_files(options.policy_files, &index) => Err(error.into()),
+    }
+}
+
+/// Follows the directory for ever, if there is one.
+async fn follow_files(directory: Option<PathBuf>, index: &SharedIndex) -> files::FilesError {
+    let Some(directory) = directory else {
+        return std::future::pending().await;
+    };
+    let (out, objects) = watch::channel(PolicyObjects::default());
+    let following = files::run(directory, out, std::future::pending());
+    tokio::select! {
+        outcome = following => outcome.err().unwrap_or(files::FilesError::Died),
+        () = follow_policies(objects, index) => files::FilesError::Died,
+    }
+}
+
+/// Tells the index which policies there are, whatever source finds them, until the source is gone.
+pub async fn follow_policies(mut objects: watch::Receiver<PolicyObjects>, index: &SharedIndex) {
+    let mut told = None;
+    loop {
+        let existing = Existing::of(&objects.borrow_and_update());
+        // Pods and namespaces come and go more often than policies.
+        if existing.is_some() && existing != told {
+            index.follow_policies(existing.clone(), Timestamp::now());
+            told = existing;
+        }
+        if objects.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -61,6 +61,25 @@ impl NodeStatsSummary {
         self
     }
 
+    /// With policies, each with its UID and rules, `mkt/p` one of a namespace: it has a source of policies, and these are all.
+    pub(super) fn judging(mut self, policies: &[(&str, &str, Vec<Value>)]) -> Self {
+        let (mut cluster_wide, mut namespaced) = (Vec::new(), Vec::new());
+        for (name, uid, rules) in policies {
+            let (list, reference) = match name.split_once('/') {
+                Some((namespace, name)) => (
+                    &mut namespaced,
+                    json!({"namespace": namespace, "name": name, "uid": uid}),
+                ),
+                None => (&mut cluster_wide, json!({"name": name, "uid": uid})),
+            };
+            let policy = json!({"networkPolicy": reference, "ruleTrafficStats": rules});
+            list.push(serde_json::from_value(policy).unwrap());
+        }
+        self.antrea_cluster_network_policies = Some(cluster_wide);
+        self.antrea_network_policies = Some(namespaced);
+        self
+    }
+
     /// With an elected querier that is present.
     pub(super) fn hearing(mut self, querier: &str) -> Self {
         self.queriers.push(
@@ -93,6 +112,12 @@ pub(super) fn received(group: &str, packets: u64, last: &str, source: &str) -> V
 pub(super) fn joined(mode: &str, sources: &[&str]) -> Value {
     json!({"joined": true, "version": "IGMPv3", "mode": mode, "sources": sources, "witness": ["report"],
            "since": at("08:00:00"), "reports": 2, "flaps": 0})
+}
+
+/// A rule that has counted since `start`.
+pub(super) fn rule(name: &str, start: &str, bytes: u64, packets: u64) -> Value {
+    json!({"name": name, "action": "Drop", "startTime": at(start), "segments": packets, "records": 0,
+           "trafficStats": {"bytes": bytes, "packets": packets, "sessions": 0}})
 }
 
 /// This row with that entry.

@@ -56,7 +56,14 @@ const COLUMNS: [Column<PodMulticastStats>; 20] = [
         "IGMP_Dropped",
         INTEGER,
         "IGMP and MLD reports and leaves of the Pod that an enforced rule denied.",
-        |pod, _| cell(pod.status.igmp.as_ref().and_then(|i| i.dropped).map(|d| d.messages)),
+        |pod, _| {
+            cell(
+                pod.status
+                    .igmp
+                    .as_ref()
+                    .and_then(|i| Some(i.dropped.as_ref()?.messages)),
+            )
+        },
     ),
     Column::shown(
         "In/s",

@@ -132,7 +132,20 @@ fn outbound_dropped_is_unknown_until_someone_judges() {
     assert_eq!(with(json!({"dropped": 4}), json!([])), json!(4));
     let known = |status: &str| json!([{"type": "PolicyKnown", "status": status, "reason": "Antrea"}]);
     assert_eq!(with(json!({}), known("True")), json!(0));
+    // Booked before there were policies.
+    assert_eq!(with(json!({"dropped": 4, "switchDropped": 3}), known("True")), json!(7));
     assert_eq!(with(json!({}), known("Unknown")), json!("-"));
+}
+
+#[test]
+fn igmp_dropped_is_unknown_without_a_policy_source() {
+    let with = |igmp: Value| named(&pod(&json!({"igmp": igmp})))["IGMP_DROPPED"].clone();
+    assert_eq!(with(json!({"allowed": {"messages": 44}})), json!("-"));
+    let dropped = json!({"messages": 0, "records": 0});
+    assert_eq!(
+        with(json!({"allowed": {"messages": 44, "records": 61}, "dropped": dropped})),
+        json!(0)
+    );
 }
 
 #[test]

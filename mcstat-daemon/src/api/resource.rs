@@ -19,8 +19,8 @@ pub struct Resource {
     pub plural: &'static str,
     /// Name of one, in messages and before a `/`. Antrea's statistics have one name for one and for many.
     pub singular: &'static str,
-    /// Short name for the command line.
-    pub short_name: &'static str,
+    /// Short name for the command line; those that Antrea serves without have none here.
+    pub short_name: Option<&'static str>,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// The fields that a field selector may name.
@@ -32,7 +32,7 @@ pub const PODS: Resource = Resource {
     kind: stats::KIND,
     plural: stats::RESOURCE,
     singular: stats::RESOURCE,
-    short_name: "pmcs",
+    short_name: Some("pmcs"),
     namespaced: true,
     fields: &[NAME, NAMESPACE],
 };
@@ -42,13 +42,33 @@ pub const GROUPS: Resource = Resource {
     kind: group::KIND,
     plural: group::RESOURCE,
     singular: "multicastgroup",
-    short_name: "mcg",
+    short_name: Some("mcg"),
     namespaced: false,
     fields: &[NAME, HIDDEN],
 };
 
+/// What one ClusterNetworkPolicy allowed and dropped.
+pub const CLUSTER_POLICIES: Resource = Resource {
+    kind: "AntreaClusterNetworkPolicyStats",
+    plural: "antreaclusternetworkpolicystats",
+    singular: "antreaclusternetworkpolicystats",
+    short_name: None,
+    namespaced: false,
+    fields: &[NAME],
+};
+
+/// What one NetworkPolicy of Antrea's allowed and dropped.
+pub const NAMESPACED_POLICIES: Resource = Resource {
+    kind: "AntreaNetworkPolicyStats",
+    plural: "antreanetworkpolicystats",
+    singular: "antreanetworkpolicystats",
+    short_name: None,
+    namespaced: true,
+    fields: &[NAME, NAMESPACE],
+};
+
 /// Every resource, in the order of discovery.
-pub const ALL: [&Resource; 2] = [&PODS, &GROUPS];
+pub const ALL: [&Resource; 4] = [&PODS, &GROUPS, &CLUSTER_POLICIES, &NAMESPACED_POLICIES];
 
 /// Field of every object: its name.
 pub const NAME: &str = "metadata.name";

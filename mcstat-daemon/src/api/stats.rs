@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ledgers::Ledgers;
+use super::{ledgers::Ledgers, rule::RuleReference};
 
 /// API group that users know from Antrea.
 pub const GROUP: &str = "stats.antrea.io";
@@ -44,9 +44,12 @@ pub struct Metadata {
     pub namespace: String,
     /// The name.
     pub name: String,
-    /// The Pod's UID, where a source knows it.
+    /// The UID of the Pod or policy, where a source knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+    /// When counting began; of policies only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
     /// Publish time in milliseconds (set by the aggregator).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
@@ -233,14 +236,19 @@ pub struct OtherGroups {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Igmp {
-    /// Messages not denied by an enforced rule.
+    /// Messages without a record that an enforced rule denied, and records that none did. A dropped message may have
+    /// records that are allowed.
     pub allowed: Messages,
-    /// Messages with at least one denied record; absent without a policy source.
+    /// Messages with at least one record that an enforced rule denied, and those records; absent without a policy source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dropped: Option<Messages>,
+    pub dropped: Option<DroppedMessages>,
+    /// Denied, but nobody enforces it: messages with at least one such record, and those records; part of `allowed`. Absent
+    /// without a policy source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_drop: Option<Messages>,
     /// Messages that changed no membership since they cannot be believed, by reason (`bad_checksum`, `bad_source`,
     /// `bad_envelope`, `not_multicast`, `cut`, or why they cannot be decoded), since this agent started; queries too. They
-    /// are in `allowed` all the same.
+    /// are in `allowed` or `dropped` all the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ignored: BTreeMap<String, u64>,
 }
@@ -250,9 +258,23 @@ pub struct Igmp {
 pub struct Messages {
     /// Reports and leaves.
     pub messages: u64,
-    /// Group records of IGMPv3 and MLDv2, each by its own verdict.
+    /// Group records, each by its own verdict; a message of IGMPv1, v2 or MLDv1 has one. Absent where nobody walked them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
+}
+
+/// Messages that enforced rules denied, and which rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DroppedMessages {
+    /// Messages with at least one such record.
+    pub messages: u64,
+    /// Those records.
+    pub records: u64,
+    /// The rules that denied them, as far as the messages were handed up to this agent: sorted, at most 16 an interface, those
+    /// that denied last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleReference>,
 }
 
 /// The second witness besides its memberships.
@@ -369,8 +391,11 @@ pub enum Disagreement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Membership {
-    /// Whether the Pod is a member: what its kernel says where that is known, else what its reports say.
+    /// Whether the Pod is a member: what its kernel says where that is known, else what its reports say; not while `denied`.
     pub joined: bool,
+    /// The rule that denied the Pod's last report of the group, while the Pod would be a member but for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<RuleReference>,
     /// Version of the last report: `IGMPv1` to `IGMPv3`, `MLDv1`, `MLDv2`; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -408,6 +433,14 @@ pub struct Membership {
     /// Sockets and kernel users that hold the group; absent when the kernel is not asked or no member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<u32>,
+}
+
+impl Membership {
+    /// Whether the Pod wants the group, whatever a rule says of it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.joined || self.denied.is_some()
+    }
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -508,6 +541,13 @@ pub struct GroupCounters {
     /// When the last packet passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
+    /// The rule that decides what the Pod sends to the group now; absent where none does, where ports matter, inbound, for
+    /// IPv6, and without a policy source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleReference>,
+    /// Which rule decides rests on the UDP port, so none is named.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_port: bool,
 }
 
 /// A condition in the form of Kubernetes.

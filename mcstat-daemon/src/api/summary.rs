@@ -8,7 +8,10 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::stats::{Finding, PodMulticastStats};
+use super::{
+    policy::NetworkPolicyStats,
+    stats::{Finding, PodMulticastStats},
+};
 
 /// API group of the agent-to-aggregator interface.
 pub const GROUP: &str = "controlplane.mcstat.io";
@@ -39,6 +42,13 @@ pub struct NodeStatsSummary {
     /// the cluster; one that is not listed goes. Who sends, and how we know, stands in [`pods`](Self::pods).
     #[serde(default)]
     pub multicast: Vec<GroupMembers>,
+    /// The ClusterNetworkPolicies with rules for multicast, by name and UID; absent without a source of policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub antrea_cluster_network_policies: Option<Vec<NetworkPolicyStats>>,
+    /// The NetworkPolicies of Antrea's with rules for multicast, by namespace, name and UID; absent likewise. Kubernetes'
+    /// own (`networkPolicies` in Antrea's kind) never apply to multicast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub antrea_network_policies: Option<Vec<NetworkPolicyStats>>,
     /// The queriers heard at this node, sorted by family and address.
     #[serde(default)]
     pub queriers: Vec<Querier>,

@@ -47,7 +47,7 @@ pub struct ListMetadata {
 pub struct ColumnDefinition {
     /// Heading; kubectl prints it in capitals.
     pub name: String,
-    /// OpenAPI type: `string`, `integer`, `number`. A hint only: `-` stands in any column.
+    /// OpenAPI type: `string`, `integer`, `number`, `date`. A hint only: `-` stands in any column.
     #[serde(rename = "type")]
     pub kind: String,
     /// OpenAPI format, `name` for the column that identifies the object.
@@ -133,6 +133,8 @@ fn included<T: Object>(object: &T, include: IncludeObject, api_version: &str) ->
 pub const INTEGER: &str = "integer";
 /// OpenAPI type of a column of numbers.
 pub const NUMBER: &str = "number";
+/// Type of a column of times, as Antrea says it.
+pub const DATE: &str = "date";
 /// OpenAPI type of a column of text.
 pub const STRING: &str = "string";
 

@@ -1,6 +1,6 @@
 //! `mcstat aggregator`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -25,6 +25,9 @@ pub(super) struct AggregatorArgs {
     /// Serve plain HTTP without authentication. Loopback addresses only: anyone on this machine can read and push.
     #[arg(long)]
     insecure_http: bool,
+    /// Directory of YAML files with the cluster's policies, as agents read it: only those that stand there are served.
+    #[arg(long, env = "MCSTAT_POLICY_FILES", value_name = "DIRECTORY")]
+    policy_files: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,…
     #[arg(long, env = "MCSTAT_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     log_level: String,
@@ -46,6 +49,7 @@ pub(super) fn run(args: &AggregatorArgs) -> anyhow::Result<()> {
     let options = AggregatorOptions {
         listen: args.listen,
         insecure_http: args.insecure_http,
+        policy_files: args.policy_files.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,4 +1,5 @@
-//! `mcstat get podmulticaststats | multicastgroups`: what the agent on this node counts, printed as kubectl prints it.
+//! `mcstat get podmulticaststats | multicastgroups | antrea…policystats`: what the agent on this node counts, printed as
+//! kubectl prints it.
 //!
 //! The server makes the cells; this file asks, joins the answers and pads the columns. Flags, messages and exit codes
 //! are kubectl's, so that what works here works in the cluster.
@@ -33,13 +34,13 @@ pub(super) struct GetArgs {
     /// What to show.
     #[arg(value_enum)]
     kind: Kind,
-    /// Pods by name, or groups by address; all of them when none is given.
+    /// Pods or policies by name, groups by address; all of them when none is given.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Namespace of the Pods.
+    /// Namespace of the Pods or policies.
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
-    /// Pods of all namespaces.
+    /// Pods or policies of all namespaces.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// List the groups too that every stack joins by itself: 224.0.0.1, ff02::1 and the like.
@@ -66,6 +67,15 @@ enum Kind {
     /// Every group: who joined, who sends (mcg).
     #[value(name = "multicastgroups", aliases = ["mcg", "multicastgroup", "multicastgroups.stats.antrea.io"])]
     Groups,
+    /// What the rules of every ClusterNetworkPolicy allowed and dropped.
+    #[value(
+        name = "antreaclusternetworkpolicystats",
+        aliases = ["antreaclusternetworkpolicystats.stats.antrea.io"]
+    )]
+    ClusterPolicies,
+    /// What the rules of every NetworkPolicy of Antrea's allowed and dropped.
+    #[value(name = "antreanetworkpolicystats", aliases = ["antreanetworkpolicystats.stats.antrea.io"])]
+    Policies,
 }
 
 impl Kind {
@@ -73,6 +83,8 @@ impl Kind {
         match self {
             Self::Pods => &resource::PODS,
             Self::Groups => &resource::GROUPS,
+            Self::ClusterPolicies => &resource::CLUSTER_POLICIES,
+            Self::Policies => &resource::NAMESPACED_POLICIES,
         }
     }
 }

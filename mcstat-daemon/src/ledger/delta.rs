@@ -38,6 +38,7 @@ struct PortTotals {
 #[derive(Debug)]
 struct DirectionTotals {
     packets: u64,
+    /// Data packets and IGMP messages together: only whether it grows is asked.
     dropped: u64,
     /// In ascending key.
     series: Vec<SeriesTotal>,
@@ -192,12 +193,13 @@ impl DirectionTotals {
         let sum = Totals::of(reading).sum();
         Self {
             packets: sum.admitted.packets,
-            dropped: sum.dropped,
+            dropped: dropped(reading),
             series,
         }
     }
 }
 
 fn dropped(reading: &DirectionReading) -> u64 {
-    Totals::of(reading).sum().dropped
+    let data = Totals::of(reading).sum().dropped;
+    data.saturating_add(reading.reports.dropped_messages)
 }

@@ -12,23 +12,28 @@ use jiff::Timestamp;
 use super::{
     delta::Baseline,
     findings::{Findings, SENDING},
+    judge::{Decider, Judge},
     membership::Memberships,
-    snapshot::{Direction, GroupReading, PortReading},
+    snapshot::{Direction, GroupReading, PolicyReading, PortReading},
+    verdict::PodName,
 };
 use crate::api::{
     stats::{self, PodMulticastStats},
     summary::{GroupMembers, PodReference},
 };
 
-/// One row per port and series: what was sent and what was received of it, and the membership of its group. A group with
-/// a membership and no series has a row of its own.
+/// One row per port and series: what was sent and what was received of it, the rule that decides what is sent, and the
+/// membership of its group. A group with a membership and no series has a row of its own.
 pub(super) fn rows(
     ports: &[(&PortReading, Option<Baseline<'_>>)],
+    policy: Option<&PolicyReading>,
     memberships: &Memberships,
     findings: &Findings,
 ) -> Vec<stats::Group> {
     let mut rows = Vec::new();
     for (port, baseline) in ports {
+        let name = PodName::new(&port.pod.namespace, &port.pod.name);
+        let judge = Judge::new(policy, &name);
         let mut series: BTreeMap<(IpAddr, Option<IpAddr>), [Option<&GroupReading>; 2]> = BTreeMap::new();
         for group in &port.inbound.groups {
             series.entry((group.group, group.source)).or_default()[0] = Some(group);
@@ -48,6 +53,9 @@ pub(super) fn rows(
         }
         for ((group, source), sides) in series {
             let mut row = row(port, group, source, baseline.as_ref(), sides);
+            if let Some(outbound) = &mut row.outbound {
+                decide(outbound, group, &judge);
+            }
             row.membership = joined.and_then(|joined| joined.get(&group)).cloned();
             if let Some(finding) = findings.iter().find(|finding| finding.group == Some(group)) {
                 row.finding = Some(finding.kind);
@@ -97,6 +105,18 @@ fn side(direction: Direction, reading: &GroupReading, baseline: Option<&Baseline
         per_second: baseline.map(|baseline| baseline.series_rate(direction, reading)),
         last_seen: reading.last_seen,
         last_source: reading.last_source,
+        rule: None,
+        by_port: false,
+    }
+}
+
+/// Names the rule that decides what is sent to the group now.
+fn decide(outbound: &mut stats::GroupCounters, group: IpAddr, judge: &Judge<'_>) {
+    let IpAddr::V4(group) = group else { return };
+    match judge.data(group) {
+        Decider::Nobody => {}
+        Decider::Rule(rule) => outbound.rule = Some(rule),
+        Decider::ByPort => outbound.by_port = true,
     }
 }
 

@@ -5,6 +5,7 @@
 //! Snapshot ─┬─▶ delta       the last readings ─▶ rates ───────────────┐
 //!           ├─▶ history     what has ended     ─▶ totals ──────────────┤
 //!           ├─▶ membership  reports and kernels ─▶ who has joined what ─┤
+//!           ├─▶ rules       policies           ─▶ what their rules decided ┤
 //!           ├─▶ findings    ◀── membership      ─▶ what is wrong ───────┤
 //!           └─▶ reconcile   ◀── membership      ─▶ what the switch says ┴─▶ summary ─▶ NodeStatsSummary
 //! ```
@@ -16,11 +17,13 @@ mod findings;
 mod groups;
 mod growth;
 mod history;
+mod judge;
 #[cfg(test)]
 #[path = "../../tests/scenarios_support/mod.rs"]
 mod lines;
 mod membership;
 mod reconcile;
+mod rules;
 #[cfg(test)]
 mod scene;
 pub mod snapshot;
@@ -44,6 +47,7 @@ use self::{
     history::Sandboxes,
     membership::Memberships,
     reconcile::Reconcile,
+    rules::Rules,
     snapshot::{PortReading, Snapshot},
 };
 use crate::api::summary::NodeStatsSummary;
@@ -75,10 +79,11 @@ pub struct Node {
     pub window_seconds: u32,
 }
 
-/// The state between two ticks: the readings of the window, the totals of what has ended, memberships, and since when
-/// something is wrong.
+/// The state between two ticks: the readings of the window, the totals of what has ended, memberships, rules, and since
+/// when something is wrong.
 ///
-/// Bounded by what the snapshots of one window hold and by the interfaces that living Pod sandboxes ever had.
+/// Bounded by what the snapshots of one window hold, by the interfaces that living Pod sandboxes ever had, and by the rules
+/// of the policies there are.
 #[derive(Debug)]
 pub struct Ledger {
     node: Node,
@@ -87,6 +92,7 @@ pub struct Ledger {
     memberships: Memberships,
     findings: Findings,
     reconcile: Reconcile,
+    rules: Rules,
 }
 
 impl Ledger {
@@ -100,6 +106,7 @@ impl Ledger {
             memberships: Memberships::default(),
             findings: Findings::default(),
             reconcile: Reconcile::default(),
+            rules: Rules::default(),
         }
     }
 
@@ -113,6 +120,7 @@ impl Ledger {
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
         self.reconcile.update(snapshot, &self.memberships);
+        self.rules.update(snapshot);
         summary::summarize(self, snapshot)
     }
 
@@ -137,10 +145,13 @@ impl Ledger {
         self.reconcile.books()
     }
 
-    /// The memberships as of the last tick, by the merged truth.
+    /// The memberships as of the last tick, by the merged truth, denied ones included.
     pub fn joined(&self) -> Joined {
         let ports = self.memberships.ports().flat_map(|(id, port)| {
-            let joined = port.memberships().iter().filter(|(_, membership)| membership.joined);
+            let joined = port
+                .memberships()
+                .iter()
+                .filter(|(_, membership)| membership.is_wanted());
             joined.map(move |(group, _)| (id, *group))
         });
         // Ports come by id and groups in order.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    lines,
+    lines::{self, policy::Policies},
     snapshot::{
-        DirectionReading, GroupReading, KernelGroup, KernelInterface, KernelReading, NamespaceReading, PodRef,
-        PortReading, Snapshot, SwitchReading, Traffic,
+        DirectionReading, Enforced, GroupReading, KernelGroup, KernelInterface, KernelReading, NamespaceReading,
+        PodRef, PolicyReading, PortReading, Snapshot, SwitchReading, Traffic,
     },
 };
 
@@ -54,6 +54,19 @@ pub(super) fn snapshot(seconds: i64, ports: u32, messages: &[&str]) -> Snapshot 
         detached: std::collections::BTreeMap::new(),
         messages: messages.iter().map(event).collect(),
     }
+}
+
+/// Data and reports are enforced.
+pub(super) const ENFORCED: Enforced = Enforced {
+    data: true,
+    reports: true,
+};
+
+/// The policies of these documents for these ports; nothing is counted.
+pub(super) fn policy(documents: &str, ports: &[PortReading], enforced: Enforced) -> PolicyReading {
+    let mut policies = Policies::new();
+    assert_eq!(policies.take(documents), Vec::<String>::new());
+    policies.reading(ports, enforced, &std::collections::BTreeMap::new(), at(0))
 }
 
 /// What the kernel of Pod `id` says.

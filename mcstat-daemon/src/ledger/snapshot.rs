@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     switch::Switch,
-    verdict::{RuleRow, Tables},
+    verdict::{ObjectKey, Reach, RuleRow, Tables},
 };
 use crate::{
     api::stats::FilterMode,
@@ -109,10 +109,27 @@ pub struct SwitchPort {
 pub struct PolicyReading {
     /// What the kernel judges by, to judge again what only user space sees whole.
     pub tables: Arc<Tables>,
-    /// Every rule that is for any Pod of this node, sorted by slot.
+    /// Every policy that has rules for multicast, also one that is for no Pod of this node: what is not here, and has no
+    /// rule below, does not exist.
+    pub policies: Vec<KnownPolicy>,
+    /// Every rule that is for any Pod of this node, sorted by slot. One that is retired may stand here once more, with its
+    /// last counts.
     pub rules: Vec<RuleReading>,
+    /// What each of them is about, by which the switch's flows are known again.
+    pub reach: Arc<Reach>,
     /// What somebody enforces; the last known state while the switch is away.
     pub enforced: Enforced,
+    /// What is not judged as it is written, as sentences.
+    pub problems: Arc<[String]>,
+}
+
+/// A policy that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPolicy {
+    /// Kind, namespace, name.
+    pub key: ObjectKey,
+    /// UID; another one when it is made again.
+    pub uid: Arc<str>,
 }
 
 /// What is enforced, and not only judged.

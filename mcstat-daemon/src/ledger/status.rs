@@ -2,10 +2,17 @@
 //!
 //! `Stale` is not among them: only who waits for this node can tell. Findings come before `Dropping`.
 
+use super::{
+    snapshot::{Enforced, PodRef, PolicyReading},
+    verdict::PodName,
+};
 use crate::api::{
     ledgers::Reason,
     stats::{Condition, Finding, Interface},
 };
+
+/// How many problems of policies a condition tells.
+const PROBLEMS: usize = 3;
 
 /// No interface of the Pod is counted.
 const NOT_COUNTED: &str = "NotCounted";
@@ -27,18 +34,52 @@ pub(super) fn word(interfaces: &[Interface], finding: Option<&Finding>, dropping
 }
 
 /// `Fresh`, `Counted`, `LedgersAgree`, `PolicyKnown`, in this order.
-pub(super) fn conditions(interfaces: &[Interface], ledgers: Reason, message: &str) -> Vec<Condition> {
+pub(super) fn conditions(
+    interfaces: &[Interface],
+    ledgers: Reason,
+    message: &str,
+    policy_known: Condition,
+) -> Vec<Condition> {
     vec![
         condition("Fresh", "True", "Reported", ""),
         counted(interfaces),
         condition("LedgersAgree", ledgers.status(), ledgers.word(), message),
-        condition(
+        policy_known,
+    ]
+}
+
+/// `PolicyKnown` of a Pod: whether it is judged, what a denial means, and what is left out on this node.
+pub(super) fn policy_known(policy: Option<&PolicyReading>, pod: &PodRef) -> Condition {
+    let Some(policy) = policy else {
+        return condition(
             "PolicyKnown",
             "False",
             "NoPolicySource",
             "no policy source is read: nothing is judged, every packet and message counts as admitted",
+        );
+    };
+    let judged = policy.tables.has_rules(&PodName::new(&pod.namespace, &pod.name));
+    let (reason, meaning) = match (judged, policy.enforced) {
+        (false, _) => ("NoRules", "no rule for multicast applies to the Pod"),
+        (true, Enforced { data: false, .. }) => (
+            "NotEnforced",
+            "rules are judged and nobody enforces them: what they deny counts as wouldDrop and as admitted",
         ),
-    ]
+        (true, Enforced { reports: false, .. }) => (
+            "Enforced",
+            "data is enforced and IGMP reports are not: reports that rules deny count as wouldDrop and as allowed",
+        ),
+        (true, Enforced { .. }) => ("Enforced", "what rules deny is dropped"),
+    };
+    let mut message = meaning.to_owned();
+    for problem in policy.problems.iter().take(PROBLEMS) {
+        message += &format!("; {problem}");
+    }
+    let more = policy.problems.len().saturating_sub(PROBLEMS);
+    if more > 0 {
+        message += &format!("; and {more} more, see the agent's log");
+    }
+    condition("PolicyKnown", "True", reason, &message)
 }
 
 /// Of an interface that is counted a sentence is said too, if something is amiss.
@@ -75,5 +116,40 @@ fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::verdict::Tables, *};
+
+    #[test]
+    fn a_pod_without_rules_knows_its_policy_too() {
+        let pod = PodRef {
+            namespace: "mkt".to_owned(),
+            name: "a".to_owned(),
+            sandbox: "s".to_owned(),
+        };
+        let known = |policy| {
+            let condition = policy_known(policy, &pod);
+            (condition.status, condition.reason, condition.message)
+        };
+        let (status, reason, _) = known(None);
+        assert_eq!((&*status, &*reason), ("False", "NoPolicySource"));
+        let problems: Vec<_> = (1..=5).map(|n| format!("p{n} is left out")).collect();
+        let reading = PolicyReading {
+            tables: Arc::new(Tables::default()),
+            problems: problems.into(),
+            ..PolicyReading::default()
+        };
+        let (status, reason, message) = known(Some(&reading));
+        assert_eq!((&*status, &*reason), ("True", "NoRules"));
+        assert_eq!(
+            message,
+            "no rule for multicast applies to the Pod; p1 is left out; p2 is left out; p3 is left out; and 2 more, see \
+             the agent's log"
+        );
     }
 }

@@ -3,7 +3,10 @@
 //! Pure and deterministic: Pods by namespace and name, groups by group, source and interface, interfaces by name.
 //! Measures nothing itself: what no source measured stays absent.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use jiff::SignedDuration;
 
@@ -13,9 +16,13 @@ use super::{
     groups,
     history::{PodTotals, Sandboxes},
     membership::{Memberships, Port},
-    snapshot::{Direction, KernelReading, NamespaceReading, OtherGroups, PodRef, PortReading, Snapshot, UncountedPort},
+    snapshot::{
+        Direction, KernelReading, NamespaceReading, OtherGroups, PodRef, PortReading, ReportVerdicts, Snapshot,
+        UncountedPort,
+    },
     status,
     totals::Totals,
+    verdict::Kind,
 };
 use crate::api::{stats, summary};
 
@@ -43,6 +50,8 @@ pub(super) fn summarize(ledger: &Ledger, snapshot: &Snapshot) -> summary::NodeSt
         observed_at: snapshot.at,
         interval_seconds: node.push_interval_seconds,
         multicast: groups::of_node(&pods, snapshot.at),
+        antrea_cluster_network_policies: ledger.rules.of(Kind::ClusterNetworkPolicy),
+        antrea_network_policies: ledger.rules.of(Kind::NetworkPolicy),
         queriers: ledger.memberships.queriers(snapshot.at),
         findings: ledger.findings.of_node().to_vec(),
         kernel: kernel(&snapshot.kernel),
@@ -102,6 +111,7 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         memberships,
         findings,
         reconcile,
+        rules: _,
     } = ledger;
     let namespace = snapshot.namespaces.iter().find(|reading| reading.pod == *pod);
     let interfaces = interfaces(listed);
@@ -110,8 +120,12 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
     let dropping = |port: &&PortReading| window.dropping(port) || reconcile.dropping(port.id, snapshot.at, span);
     let dropping = listed.ports.iter().any(dropping);
     let served = reconcile.served(&listed.ports, snapshot, span);
+    let policy = snapshot.policy.as_ref();
+    let judged = policy.is_some();
     let [inbound_dropped, switch_dropped] =
         [Direction::Inbound, Direction::Outbound].map(|direction| reconcile.dropped(pod, direction));
+    // Judged, nothing more is booked; what was booked before there were policies stays.
+    let switch_dropped = switch_dropped.filter(|booked| !judged || *booked > 0);
     let totals = sandboxes.totals(pod);
     let mut found: Vec<_> = listed
         .ports
@@ -132,13 +146,18 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         outbound: totals
             .as_ref()
             .map(|totals| outbound(totals, &baselines, switch_dropped)),
-        igmp: totals.as_ref().map(|totals| igmp(totals, memberships, listed)),
+        igmp: totals.as_ref().map(|totals| igmp(totals, memberships, listed, judged)),
         socket_drops: namespace.and_then(|namespace| namespace.socket_drops),
         kernel: namespace.and_then(kernel_witness),
-        conditions: status::conditions(&interfaces, served.reason, &served.message),
+        conditions: status::conditions(
+            &interfaces,
+            served.reason,
+            &served.message,
+            status::policy_known(policy, pod),
+        ),
         ledgers: served.ledgers,
         interfaces,
-        groups: groups::rows(&baselines, memberships, findings),
+        groups: groups::rows(&baselines, policy, memberships, findings),
         findings: found,
         membership_limits: membership_limits(memberships, listed),
     }
@@ -257,24 +276,36 @@ fn outbound(totals: &PodTotals, ports: &Ports<'_>, switch_dropped: Option<u64>) 
     }
 }
 
-/// Without a policy source every report and leave is allowed; records are walked by nobody yet.
-fn igmp(totals: &PodTotals, memberships: &Memberships, listed: &Listed<'_>) -> stats::Igmp {
-    let messages = control_counts::reports_and_leaves(&totals.outbound.control);
+/// Without a policy source nothing is said of denials, unless there are some of before.
+fn igmp(totals: &PodTotals, memberships: &Memberships, listed: &Listed<'_>, judged: bool) -> stats::Igmp {
+    let ports = || listed.ports.iter().filter_map(|port| memberships.port(port.id));
     let mut ignored = BTreeMap::new();
-    for (reason, count) in listed
-        .ports
-        .iter()
-        .filter_map(|port| memberships.port(port.id))
-        .flat_map(Port::ignored)
-    {
+    for (reason, count) in ports().flat_map(Port::ignored) {
         *ignored.entry((*reason).to_owned()).or_default() += count;
     }
+    let messages = control_counts::reports_and_leaves(&totals.outbound.control);
+    let ReportVerdicts {
+        records,
+        dropped_messages,
+        dropped_records,
+        would_drop_messages,
+        would_drop_records,
+    } = totals.outbound.reports;
+    let rules: BTreeSet<_> = ports().flat_map(Port::deniers).collect();
     stats::Igmp {
         allowed: stats::Messages {
-            messages,
-            records: None,
+            messages: messages.saturating_sub(dropped_messages),
+            records: (judged || records > 0).then_some(records.saturating_sub(dropped_records)),
         },
-        dropped: None,
+        dropped: (judged || dropped_messages > 0).then(|| stats::DroppedMessages {
+            messages: dropped_messages,
+            records: dropped_records,
+            rules: rules.into_iter().cloned().collect(),
+        }),
+        would_drop: (judged || would_drop_messages > 0).then_some(stats::Messages {
+            messages: would_drop_messages,
+            records: Some(would_drop_records),
+        }),
         ignored,
     }
 }

@@ -7,7 +7,7 @@ use mcstat_common::control::ControlCounts;
 
 use super::{
     control_counts,
-    snapshot::{DirectionReading, GroupReading, OtherGroups, OverflowCounts, Traffic},
+    snapshot::{DirectionReading, GroupReading, OtherGroups, OverflowCounts, ReportVerdicts, Traffic},
 };
 pub(super) use crate::api::scope::is_link_local;
 
@@ -22,6 +22,8 @@ pub(super) struct Totals {
     pub(super) link_local: u64,
     /// Control messages.
     pub(super) control: ControlCounts,
+    /// What rules said of the reports among them.
+    pub(super) reports: ReportVerdicts,
     /// Frames with a source that is not the Pod's.
     pub(super) foreign_source: u64,
     /// Why packets have no series.
@@ -44,6 +46,7 @@ impl Totals {
                 .map(|group| group.admitted.packets)
                 .fold(0, u64::saturating_add),
             control: reading.control,
+            reports: reading.reports,
             foreign_source: reading.foreign_source,
             overflow: reading.overflow,
         }
@@ -59,6 +62,7 @@ impl Totals {
         pairs.for_each(|(sum, part)| add_other(sum, part));
         grow(&mut self.link_local, more.link_local);
         control_counts::add(&mut self.control, &more.control);
+        add_reports(&mut self.reports, &more.reports);
         grow(&mut self.foreign_source, more.foreign_source);
         let OverflowCounts {
             port_limit,
@@ -131,6 +135,21 @@ fn add_other(sum: &mut OtherGroups, part: &OtherGroups) {
     grow(&mut sum.would_drop, part.would_drop);
     grow(&mut sum.ttl1, part.ttl1);
     sum.last_seen = sum.last_seen.max(part.last_seen);
+}
+
+fn add_reports(sum: &mut ReportVerdicts, part: &ReportVerdicts) {
+    let ReportVerdicts {
+        records,
+        dropped_messages,
+        dropped_records,
+        would_drop_messages,
+        would_drop_records,
+    } = *part;
+    grow(&mut sum.records, records);
+    grow(&mut sum.dropped_messages, dropped_messages);
+    grow(&mut sum.dropped_records, dropped_records);
+    grow(&mut sum.would_drop_messages, would_drop_messages);
+    grow(&mut sum.would_drop_records, would_drop_records);
 }
 
 fn grow(sum: &mut u64, more: u64) {

@@ -105,22 +105,16 @@ impl Node {
 
     /// A Pod as the agent tells it; `None` while it does not answer or knows no such Pod.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
-        let output = Command::new(MCSTAT)
-            .args([
-                "get",
-                "podmulticaststats",
-                name,
-                "-n",
-                namespace,
-                "-o",
-                "json",
-                "--socket",
-            ])
-            .arg(self.path("agent.sock"))
-            .output()
-            .unwrap();
-        let object: Value = serde_json::from_slice(&output.stdout).ok()?;
-        (object["metadata"]["name"] == name).then_some(object)
+        self.get(&["podmulticaststats", name, "-n", namespace])
+            .filter(|object| object["metadata"]["name"] == name)
+    }
+
+    /// What `mcstat get` prints of these words as JSON; `None` while the agent does not answer or has no such thing.
+    pub fn get(&self, words: &[&str]) -> Option<Value> {
+        let mut get = Command::new(MCSTAT);
+        get.arg("get").args(words).args(["-o", "json", "--socket"]);
+        let output = get.arg(self.path("agent.sock")).output().unwrap();
+        serde_json::from_slice(&output.stdout).ok()
     }
 }
 

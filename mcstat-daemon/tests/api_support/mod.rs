@@ -6,6 +6,7 @@
 
 pub(crate) mod both;
 pub(crate) mod groups;
+pub(crate) mod policies;
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +29,8 @@ use mcstat::{
     },
     api::{
         stats::{
-            Condition, Families, Group, GroupCounters, Igmp, Inbound, Interface, Messages, Metadata, OtherGroups,
-            Outbound, PodMulticastStats, Share, Spec, Status,
+            Condition, DroppedMessages, Families, Group, GroupCounters, Igmp, Inbound, Interface, Messages, Metadata,
+            OtherGroups, Outbound, PodMulticastStats, Share, Spec, Status,
         },
         summary::{KernelHealth, NodeStatsSummary, SummaryMetadata},
     },
@@ -128,10 +129,8 @@ pub(crate) fn feed(node: &str, now: Timestamp) -> PodMulticastStats {
             messages: 44,
             records: Some(61),
         },
-        dropped: Some(Messages {
-            messages: 0,
-            records: Some(0),
-        }),
+        dropped: Some(DroppedMessages::default()),
+        would_drop: Some(Messages::default()),
         ignored: BTreeMap::new(),
     });
     pod.status.socket_drops = Some(300);
@@ -215,6 +214,8 @@ pub(crate) fn summary(node: &str, pods: Vec<PodMulticastStats>, now: Timestamp) 
         interval_seconds: 10,
         pods,
         multicast: Vec::new(),
+        antrea_cluster_network_policies: None,
+        antrea_network_policies: None,
         queriers: Vec::new(),
         findings: Vec::new(),
         kernel: KernelHealth::default(),
@@ -461,6 +462,11 @@ pub(crate) struct Aggregator {
 impl Aggregator {
     /// Starts it and waits until it says where it serves.
     pub(crate) fn start(listen: &str) -> Self {
+        Self::start_with(listen, [] as [&OsStr; 0])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with<S: AsRef<OsStr>>(listen: &str, arguments: impl IntoIterator<Item = S>) -> Self {
         let mut command = mcstat([
             "aggregator",
             "--insecure-http",
@@ -469,6 +475,7 @@ impl Aggregator {
             "--listen",
             listen,
         ]);
+        command.args(arguments);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let first = lines.next().expect("the aggregator ended without a word").unwrap();

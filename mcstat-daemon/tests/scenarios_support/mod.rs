@@ -1,5 +1,8 @@
-//! IGMP and MLD messages as readable lines, made into whole packets and decoded again: what a scenario says went through
-//! the codecs. `scenarios/README` has the grammar. A line that says something unknown is an error, never skipped.
+//! What a scenario says besides JSON: policies, and IGMP and MLD messages as readable lines, made into whole packets and
+//! decoded again: what a scenario says went through the codecs. `scenarios/README` has the grammar. A line that says
+//! something unknown is an error, never skipped.
+
+pub(crate) mod policy;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

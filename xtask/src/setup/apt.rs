@@ -56,6 +56,20 @@ const PROGRAMS: &[(&str, Package)] = &[
         },
     ),
     (
+        "etcd",
+        Package {
+            name: "etcd-server",
+            why: "the store of the Kubernetes API that the policy watchers are tested against",
+        },
+    ),
+    (
+        "openssl",
+        Package {
+            name: "openssl",
+            why: "makes a key for that API",
+        },
+    ),
+    (
         "tshark",
         Package {
             name: "tshark",

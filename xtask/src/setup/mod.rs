@@ -3,6 +3,7 @@
 //! It promises: a second run changes nothing; each thing installed is announced in one line with its reason; packages
 //! come through the package managers' own clients. It starts no service and removes no package.
 
+mod apiserver;
 pub(crate) mod apt;
 mod kubectl;
 mod linker;
@@ -18,6 +19,7 @@ use crate::{
     command::{cargo, command, find, run as run_command},
 };
 
+pub(crate) use apiserver::find_apiserver;
 pub(crate) use kubectl::find_kubectl;
 
 /// The eBPF byte order of the machines that xtask runs on.
@@ -46,7 +48,7 @@ impl Error for ByHand {}
 /// `cargo xtask setup`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.check {
-        return ensure();
+        return ensure_for_tests();
     }
     let mut missing: Vec<String> = apt::missing()
         .iter()
@@ -54,6 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .collect();
     missing.extend(linker::missing());
     missing.extend(kubectl::missing());
+    missing.extend(apiserver::missing());
     missing.extend(
         components_missing()
             .iter()
@@ -85,6 +88,13 @@ pub(crate) fn ensure() -> Result<()> {
     linker::ensure()?;
     kubectl::ensure();
     components()
+}
+
+/// The same, and what only tests need and takes minutes to build.
+pub(crate) fn ensure_for_tests() -> Result<()> {
+    ensure()?;
+    apiserver::ensure();
+    Ok(())
 }
 
 /// The toolchain for the eBPF object, or what to do about it.

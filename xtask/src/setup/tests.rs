@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::apt::is_debian;
+use super::{apiserver, apt::is_debian};
 use crate::build_ebpf::choose;
 
 const CORE: &str = "lib/rustlib/src/rust/library/Cargo.lock";
@@ -89,4 +89,11 @@ fn only_debian_12_and_newer_is_debian() {
     assert!(!is_debian("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n"));
     assert!(!is_debian("ID=\"rhel\"\nID_LIKE=\"fedora\"\nVERSION_ID=\"9.4\"\n"));
     assert!(!is_debian(""));
+}
+
+#[test]
+fn the_kube_apiserver_is_of_the_version_that_go_mod_pins() {
+    let pinned = include_str!("../../kube/go.mod");
+    let line = format!("k8s.io/kubernetes v{}", apiserver::VERSION);
+    assert!(pinned.lines().any(|pinned| pinned.contains(&line)), "{line}");
 }

@@ -1,8 +1,11 @@
 //! How large the maps are: pure arithmetic, so that a 128-CPU node can be checked on a laptop.
 
-use mcstat_common::abi::{
-    Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, Settings, Slot, VANISHED_ENTRIES, Vanished,
-    WAYS,
+use mcstat_common::{
+    abi::{
+        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, ReportWalk, RuleCounter, RuleName,
+        Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
+    },
+    policy::{MAX_RULE_SLOT, PortList},
 };
 use thiserror::Error;
 
@@ -21,13 +24,24 @@ pub struct Limits {
     pub ring_bytes: u32,
 }
 
-/// Sizes of the maps of one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+/// Sizes of the maps that are not the same on every node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
     /// Slots, a multiple of [`WAYS`].
     pub slots: u32,
     /// Ring buffer, in bytes.
     pub ring_bytes: u32,
+    /// Slots of rules, and as many lists of ports; slot 0 is none.
+    pub rules: u32,
+    /// Prefixes of all policy sets together.
+    pub policy_prefixes: u32,
+}
+
+/// The maps of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// How large they are.
+    pub sizes: Sizes,
     /// All maps together, in bytes.
     pub total_bytes: u64,
 }
@@ -63,13 +77,48 @@ const DEFAULT_SLOTS: u32 = 16_384;
 /// The table is kept at most half full, so that a port is always found in its window.
 pub const MAX_PORTS: u32 = PORT_ENTRIES / 2;
 
-/// Bytes that `slots` slots and everything else take on `cpus` possible CPUs.
-pub fn bytes(slots: u32, ring_bytes: u32, cpus: usize) -> u64 {
-    let slot = size_of::<Slot>() + size_of::<Carry>() + size_of::<Counter>() * cpus;
-    let ports = PORT_ENTRIES as usize * (size_of::<Port>() + 4 * size_of::<PortStats>());
-    let kept = PORT_ENTRIES as usize * size_of::<PortBook>() + VANISHED_ENTRIES as usize * size_of::<Vanished>();
-    let rest = kept + size_of::<Settings>() + size_of::<EventCounts>() * cpus;
-    u64::from(slots) * slot as u64 + (ports + rest) as u64 + u64::from(ring_bytes)
+/// Rules and prefixes where the memory allows them: 1,000 rules of which each of 500 Pods has 100 others, and room for
+/// changes.
+const DEFAULT_RULES: u32 = 1024;
+const DEFAULT_PREFIXES: u32 = 131_072;
+const MIN_RULES: u32 = 64;
+/// What a prefix takes in the kernel: a node of 64 bytes (`struct lpm_trie_node` with 12 bytes of data), and at most one
+/// more where two prefixes part (kernel/bpf/lpm_trie.c). Taken from the node's memory only when it is there.
+const PREFIX_BYTES: u64 = 128;
+
+impl Sizes {
+    /// Bytes that maps of these sizes, and everything else, take on `cpus` possible CPUs.
+    pub fn bytes(&self, cpus: usize) -> u64 {
+        let slot = size_of::<Slot>() + size_of::<Carry>() + size_of::<Counter>() * cpus;
+        let ports = PORT_ENTRIES as usize * (size_of::<Port>() + 4 * size_of::<PortStats>());
+        let kept = PORT_ENTRIES as usize * size_of::<PortBook>() + VANISHED_ENTRIES as usize * size_of::<Vanished>();
+        let rest = kept + size_of::<Settings>() + (size_of::<EventCounts>() + size_of::<ReportWalk>()) * cpus;
+        u64::from(self.slots) * slot as u64
+            + u64::from(self.rules) * rule_bytes(cpus)
+            + u64::from(self.policy_prefixes) * PREFIX_BYTES
+            + (ports + rest) as u64
+            + u64::from(self.ring_bytes)
+    }
+
+    /// Everything but the slots: an eighth of the memory at most for rules, a quarter for prefixes.
+    fn without_slots(limits: &Limits, cpus: usize) -> Self {
+        let allowed = limits.memory_bytes;
+        let rules = (allowed / 8 / rule_bytes(cpus)).min(u64::from(DEFAULT_RULES)) as u32;
+        let prefixes = (allowed / 4 / PREFIX_BYTES).min(u64::from(DEFAULT_PREFIXES)) as u32;
+        Self {
+            slots: 0,
+            ring_bytes: limits.ring_bytes,
+            rules: rules.max(MIN_RULES),
+            policy_prefixes: prefixes.max(MIN_RULES),
+        }
+    }
+}
+
+const _: () = assert!(DEFAULT_RULES <= MAX_RULE_SLOT as u32 + 1);
+
+/// What a rule takes: counters, name, and a list of ports.
+fn rule_bytes(cpus: usize) -> u64 {
+    (size_of::<RuleCounter>() * cpus + size_of::<RuleName>() + size_of::<PortList>()) as u64
 }
 
 impl Layout {
@@ -85,15 +134,16 @@ impl Layout {
             });
         }
         let allowed = limits.memory_bytes;
-        let fits = |slots| bytes(slots, limits.ring_bytes, cpus) <= allowed;
+        let rest = Sizes::without_slots(limits, cpus);
+        let with = |slots| Sizes { slots, ..rest };
         let slots = if limits.slots == 0 {
-            let per_slot = bytes(1, 0, cpus) - bytes(0, 0, cpus);
-            let room = allowed.saturating_sub(bytes(0, limits.ring_bytes, cpus)) / per_slot;
+            let per_slot = with(1).bytes(cpus) - rest.bytes(cpus);
+            let room = allowed.saturating_sub(rest.bytes(cpus)) / per_slot;
             (room.min(u64::from(DEFAULT_SLOTS)) as u32) / WAYS * WAYS
         } else {
             limits.slots.next_multiple_of(WAYS)
         };
-        let needed = bytes(slots.max(MIN_SLOTS), limits.ring_bytes, cpus);
+        let needed = with(slots.max(MIN_SLOTS)).bytes(cpus);
         if slots < MIN_SLOTS {
             return Err(LayoutError::TooLittle {
                 allowed,
@@ -102,7 +152,7 @@ impl Layout {
                 cpus,
             });
         }
-        if !fits(slots) {
+        if needed > allowed {
             return Err(LayoutError::TooMuch {
                 allowed,
                 needed,
@@ -111,8 +161,7 @@ impl Layout {
             });
         }
         Ok(Self {
-            slots,
-            ring_bytes: limits.ring_bytes,
+            sizes: with(slots),
             total_bytes: needed,
         })
     }
@@ -136,14 +185,14 @@ mod tests {
             (1, 16_384),
             (2, 16_384),
             (32, 16_384),
-            (64, 14_500),
-            (128, 7_300),
-            (512, 1_800),
+            (64, 9_400),
+            (128, 4_600),
+            (512, 1_100),
         ] {
             let layout = Layout::new(&DEFAULT, cpus).unwrap();
             assert!(layout.total_bytes <= 64 << 20, "{cpus} CPUs: {layout:?}");
-            assert!(layout.slots >= least, "{cpus} CPUs: {layout:?}");
-            assert_eq!(layout.slots % WAYS, 0);
+            assert!(layout.sizes.slots >= least, "{cpus} CPUs: {layout:?}");
+            assert_eq!(layout.sizes.slots % WAYS, 0);
         }
     }
 

@@ -18,9 +18,12 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapInfo, MapType},
 };
-use mcstat_common::abi::{
-    Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, Settings, Slot, VANISHED_ENTRIES, Vanished,
-    WAYS,
+use mcstat_common::{
+    abi::{
+        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, ReportWalk, RuleCounter, RuleName,
+        Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
+    },
+    policy::{PolicyKey, PolicyValue, PortList},
 };
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -28,7 +31,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{
     KernelError,
     kept::Kept,
-    layout::{Layout, Limits},
+    layout::{Layout, Limits, Sizes},
+    policy::Policies,
     sys::{self, Mapped},
 };
 
@@ -81,9 +85,18 @@ pub struct Maps {
     pub settings: Mapped<Settings>,
     /// What the ledger must not forget.
     pub kept: Kept,
+    /// Lists of rules with ports.
+    pub policy_ports: Mapped<PortList>,
+    /// Which rule each slot of `rules` is.
+    pub rule_names: Mapped<RuleName>,
+    /// How many entries the trie of policy sets can have.
+    pub trie_entries: u32,
     counters: MapData,
     event_counts: MapData,
+    trie: MapData,
+    rules: MapData,
     fold: Mutex<()>,
+    policies: Mutex<Policies>,
 }
 
 impl Maps {
@@ -95,6 +108,21 @@ impl Maps {
     /// The per-CPU event counts.
     pub fn event_counts(&self) -> BorrowedFd<'_> {
         self.event_counts.fd().as_fd()
+    }
+
+    /// The trie of policy sets.
+    pub(super) fn trie(&self) -> BorrowedFd<'_> {
+        self.trie.fd().as_fd()
+    }
+
+    /// The per-CPU counters of rules.
+    pub(super) fn rules(&self) -> BorrowedFd<'_> {
+        self.rules.fd().as_fd()
+    }
+
+    /// What is known of the policy sets in the maps; held while ports get their sets and while rules are retired or read.
+    pub(super) fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held while totals move from a slot to its port, and while a reading is taken: no total is seen twice or not at
@@ -146,21 +174,18 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     })?;
     let wanted = Layout::new(&options.limits, cpus)?;
     let known = existing(&directory, options.abi)?;
-    let slots = known.as_ref().map_or(wanted.slots, |known| known.slots);
-    let ring_bytes = known.as_ref().map_or(wanted.ring_bytes, |known| known.ring_bytes);
-    if (slots, ring_bytes) != (wanted.slots, wanted.ring_bytes) {
+    let sizes = known.as_ref().map_or(wanted.sizes, |known| known.sizes);
+    if sizes != wanted.sizes {
         tracing::warn!(
-            slots,
-            wanted = wanted.slots,
-            ring_bytes,
+            ?sizes,
+            wanted = ?wanted.sizes,
             "the pinned maps keep their size; `mcstat` with no pins resizes them"
         );
     }
     let seed = known.as_ref().map_or_else(new_seed, |known| Ok(known.seed))?;
-    check_pins(&directory, &expected(slots, ring_bytes))?;
-    let mut ebpf = load_object(options, &directory, slots, ring_bytes, seed)?;
-    let maps = take_maps(&mut ebpf, cpus, slots)?;
-    let total_bytes = super::layout::bytes(slots, ring_bytes, cpus);
+    check_pins(&directory, &expected(sizes))?;
+    let mut ebpf = load_object(options, &directory, sizes, seed)?;
+    let maps = take_maps(&mut ebpf, cpus, sizes)?;
     let fresh = known.is_none();
     initialise(&maps, options, fresh, seed);
     Ok(Loaded {
@@ -168,9 +193,8 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
         maps,
         fresh,
         layout: Layout {
-            slots,
-            ring_bytes,
-            total_bytes,
+            sizes,
+            total_bytes: sizes.bytes(cpus),
         },
     })
 }
@@ -211,8 +235,7 @@ pub fn update_settings(maps: &Maps, change: impl FnOnce(&mut Settings)) {
 
 /// What pinned maps of this ABI dictate.
 struct Existing {
-    slots: u32,
-    ring_bytes: u32,
+    sizes: Sizes,
     seed: u64,
 }
 
@@ -221,7 +244,7 @@ fn existing(directory: &Path, abi: u32) -> Result<Option<Existing>, KernelError>
     if !path.exists() {
         return Ok(None);
     }
-    check_pins(directory, &expected(0, 0))?;
+    check_pins(directory, &expected(Sizes::default()))?;
     let data = MapData::from_pin(&path)?;
     let settings = Mapped::<Settings>::new(data.fd().as_fd(), 1)
         .map_err(|error| KernelError::System {
@@ -239,41 +262,50 @@ fn existing(directory: &Path, abi: u32) -> Result<Option<Existing>, KernelError>
             known: abi,
         });
     }
-    let entries =
-        |name: &str| -> Result<u32, KernelError> { Ok(MapInfo::from_pin(directory.join(name))?.max_entries()) };
     Ok(Some(Existing {
-        slots: entries("slots")?,
-        ring_bytes: entries("events")?,
+        sizes: pinned_sizes(directory)?,
         seed: settings.seed,
     }))
+}
+
+fn pinned_sizes(directory: &Path) -> Result<Sizes, KernelError> {
+    let entries =
+        |name: &str| -> Result<u32, KernelError> { Ok(MapInfo::from_pin(directory.join(name))?.max_entries()) };
+    Ok(Sizes {
+        slots: entries("slots")?,
+        ring_bytes: entries("events")?,
+        rules: entries("rules")?,
+        policy_prefixes: entries("policies")?,
+    })
 }
 
 /// Name, type, key size, value size, entries; 0 entries = not checked.
 type Expected = (&'static str, MapType, usize, usize, u32);
 
-fn expected(slots: u32, ring_bytes: u32) -> [Expected; 11] {
+fn expected(sizes: Sizes) -> [Expected; 16] {
+    let Sizes {
+        slots,
+        ring_bytes,
+        rules,
+        policy_prefixes,
+    } = sizes;
+    let stats = size_of::<PortStats>();
+    let (key, value) = (size_of::<PolicyKey>(), size_of::<PolicyValue>());
     [
         ("slots", MapType::Array, 4, size_of::<Slot>(), slots),
         ("counters", MapType::PerCpuArray, 4, size_of::<Counter>(), slots),
         ("carried", MapType::Array, 4, size_of::<Carry>(), slots),
         ("ports", MapType::Array, 4, size_of::<Port>(), PORT_ENTRIES),
-        (
-            "port_stats",
-            MapType::Array,
-            4,
-            size_of::<PortStats>(),
-            2 * PORT_ENTRIES,
-        ),
-        (
-            "port_carried",
-            MapType::Array,
-            4,
-            size_of::<PortStats>(),
-            2 * PORT_ENTRIES,
-        ),
+        ("port_stats", MapType::Array, 4, stats, 2 * PORT_ENTRIES),
+        ("port_carried", MapType::Array, 4, stats, 2 * PORT_ENTRIES),
         ("books", MapType::Hash, 4, size_of::<PortBook>(), PORT_ENTRIES),
         ("vanished", MapType::Hash, 4, size_of::<Vanished>(), VANISHED_ENTRIES),
         ("settings", MapType::Array, 4, size_of::<Settings>(), 1),
+        ("policies", MapType::LpmTrie, key, value, policy_prefixes),
+        ("policy_ports", MapType::Array, 4, size_of::<PortList>(), rules),
+        ("rules", MapType::PerCpuArray, 4, size_of::<RuleCounter>(), rules),
+        ("rule_names", MapType::Array, 4, size_of::<RuleName>(), rules),
+        ("report_walk", MapType::PerCpuArray, 4, size_of::<ReportWalk>(), 1),
         ("event_counts", MapType::PerCpuArray, 4, size_of::<EventCounts>(), 1),
         ("events", MapType::RingBuf, 0, 0, ring_bytes),
     ]
@@ -323,41 +355,34 @@ fn new_seed() -> Result<u64, KernelError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn load_object(
-    options: &Options,
-    directory: &Path,
-    slots: u32,
-    ring_bytes: u32,
-    seed: u64,
-) -> Result<Ebpf, KernelError> {
-    let sets = slots / WAYS;
-    let ring_half = u64::from(ring_bytes) / 2;
+fn load_object(options: &Options, directory: &Path, sizes: Sizes, seed: u64) -> Result<Ebpf, KernelError> {
+    let sets = sizes.slots / WAYS;
+    let ring_half = u64::from(sizes.ring_bytes) / 2;
     let mut loader = EbpfLoader::new();
     loader.override_global("SETS", &sets, true);
     loader.override_global("SEED", &seed, true);
     loader.override_global("RING_HALF", &ring_half, true);
     loader.override_global("TEST_DELAY", &options.test_delay, true);
-    for name in ["slots", "counters", "carried"] {
-        loader.map_max_entries(name, slots);
-    }
-    loader.map_max_entries("events", ring_bytes);
-    for (name, ..) in expected(slots, ring_bytes) {
+    for (name, _, _, _, entries) in expected(sizes) {
+        loader.map_max_entries(name, entries);
         loader.map_pin_path(name, directory.join(name));
     }
     Ok(loader.load(OBJECT)?)
 }
 
-fn take_maps(ebpf: &mut Ebpf, cpus: usize, slots: u32) -> Result<Maps, KernelError> {
+fn take_maps(ebpf: &mut Ebpf, cpus: usize, sizes: Sizes) -> Result<Maps, KernelError> {
     let mut take = |name: &'static str| match ebpf.take_map(name) {
-        Some(Map::PerCpuArray(data)) => Ok(data),
+        Some(Map::PerCpuArray(data) | Map::LpmTrie(data)) => Ok(data),
         _ => Err(KernelError::MissingMap { name }),
     };
     let (counters, event_counts) = (take("counters")?, take("event_counts")?);
+    let (trie, rules) = (take("policies")?, take("rules")?);
     let mut take = |name: &'static str| match ebpf.take_map(name) {
         Some(Map::HashMap(data)) => Ok(data),
         _ => Err(KernelError::MissingMap { name }),
     };
     let kept = Kept::new(take("books")?, take("vanished")?)?;
+    let Sizes { slots, .. } = sizes;
     // The others stay with the object: its programs are loaded later and need their descriptors.
     let ebpf = &*ebpf;
     Ok(Maps {
@@ -369,9 +394,15 @@ fn take_maps(ebpf: &mut Ebpf, cpus: usize, slots: u32) -> Result<Maps, KernelErr
         port_carried: mapped(ebpf, "port_carried", 2 * PORT_ENTRIES)?,
         settings: mapped(ebpf, "settings", 1)?,
         kept,
+        policy_ports: mapped(ebpf, "policy_ports", sizes.rules)?,
+        rule_names: mapped(ebpf, "rule_names", sizes.rules)?,
+        trie_entries: sizes.policy_prefixes,
         counters,
         event_counts,
+        trie,
+        rules,
         fold: Mutex::new(()),
+        policies: Mutex::default(),
     })
 }
 
@@ -394,12 +425,13 @@ fn mapped<T: Copy + FromBytes + IntoBytes + Immutable>(
 /// # Errors
 /// [`KernelError`]; among them a pin that is not the map that mcstat put there.
 pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
-    check_pins(directory, &expected(0, 0))?;
+    check_pins(directory, &expected(Sizes::default()))?;
     let cpus = sys::possible_cpus().map_err(|error| KernelError::System {
         call: "possible CPUs",
         error,
     })?;
-    let slots = MapInfo::from_pin(directory.join("slots"))?.max_entries();
+    let sizes = pinned_sizes(directory)?;
+    let Sizes { slots, .. } = sizes;
     Ok(Maps {
         cpus,
         slots: mapped_pin(directory, "slots", slots)?,
@@ -412,9 +444,15 @@ pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
             MapData::from_pin(directory.join("books"))?,
             MapData::from_pin(directory.join("vanished"))?,
         )?,
+        policy_ports: mapped_pin(directory, "policy_ports", sizes.rules)?,
+        rule_names: mapped_pin(directory, "rule_names", sizes.rules)?,
+        trie_entries: sizes.policy_prefixes,
         counters: MapData::from_pin(directory.join("counters"))?,
         event_counts: MapData::from_pin(directory.join("event_counts"))?,
+        trie: MapData::from_pin(directory.join("policies"))?,
+        rules: MapData::from_pin(directory.join("rules"))?,
         fold: Mutex::new(()),
+        policies: Mutex::default(),
     })
 }
 

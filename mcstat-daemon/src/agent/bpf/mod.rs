@@ -33,6 +33,7 @@ pub mod free;
 pub mod kept;
 pub mod layout;
 pub mod maps;
+pub mod policy;
 pub mod preflight;
 pub mod rcu;
 pub mod read;
@@ -168,6 +169,10 @@ impl Kernel {
                 "finished freeing slots that an earlier run had begun"
             );
         }
+        policy::recover(&loaded.maps).map_err(|error| KernelError::System {
+            call: "listing the policy sets",
+            error,
+        })?;
         let known: Vec<u32> = table::entries(&loaded.maps).iter().map(|entry| entry.port.id).collect();
         let strays = programs.remove_strays(&known).map_err(|error| KernelError::System {
             call: "removing links of no port",

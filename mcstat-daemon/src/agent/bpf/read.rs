@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use mcstat_common::{
     abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, Port, PortStats, Slot, Vanished},
-    control::ControlCounts,
+    control::{ControlCounts, ReportCounts},
     slot::{self, DEAD, READY},
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -295,7 +295,7 @@ fn direction_reading(stats: &PortStats, carried: &PortStats, clock: &Clock) -> D
         groups: Vec::new(),
         other: [other(&ipv4, &carried4, clock), other(&ipv6, &carried6, clock)],
         control: add_control(&stats.control, &carried.control),
-        reports: ReportVerdicts::default(),
+        reports: reports(&stats.reports, &carried.reports),
         foreign_source: stats.foreign_source + carried.foreign_source,
         overflow: OverflowCounts {
             port_limit: stats.port_limit + carried.port_limit,
@@ -304,6 +304,16 @@ fn direction_reading(stats: &PortStats, carried: &PortStats, clock: &Clock) -> D
             contended: stats.contended + carried.contended,
         },
         events_limited: stats.events_limited + carried.events_limited,
+    }
+}
+
+fn reports(now: &ReportCounts, carried: &ReportCounts) -> ReportVerdicts {
+    ReportVerdicts {
+        records: now.records + carried.records,
+        dropped_messages: now.dropped_messages + carried.dropped_messages,
+        dropped_records: now.dropped_records + carried.dropped_records,
+        would_drop_messages: now.would_drop_messages + carried.would_drop_messages,
+        would_drop_records: now.would_drop_records + carried.would_drop_records,
     }
 }
 

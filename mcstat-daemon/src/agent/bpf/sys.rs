@@ -86,6 +86,85 @@ pub fn zero_per_cpu(map: BorrowedFd<'_>, index: u32, zeroes: &[u64]) -> io::Resu
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
+/// Writes entries of a map (BPF_MAP_UPDATE_BATCH); one that is there is replaced.
+///
+/// # Errors
+/// What bpf(2) returns; some of the entries may be written. `InvalidInput` when the numbers differ.
+pub fn update_batch<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    if keys.len() != values.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut attr = zeroed_attr();
+    attr.batch.keys = keys.as_ptr() as u64;
+    attr.batch.values = values.as_ptr() as u64;
+    attr.batch.count = u32::try_from(keys.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    attr.batch.map_fd = map.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Deletes entries of a map (BPF_MAP_DELETE_BATCH); one that is not there is no error.
+///
+/// # Errors
+/// What bpf(2) returns; some of the entries may be deleted.
+pub fn delete_batch<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, mut keys: &[K]) -> io::Result<()> {
+    while !keys.is_empty() {
+        let mut attr = zeroed_attr();
+        attr.batch.keys = keys.as_ptr() as u64;
+        attr.batch.count = u32::try_from(keys.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        attr.batch.map_fd = map.as_raw_fd() as u32;
+        match bpf(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut attr) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                // SAFETY: the kernel wrote how many it deleted before the one that is missing.
+                let deleted = unsafe { attr.batch.count } as usize;
+                keys = keys.get(deleted + 1..).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// All entries of a map that is no array (BPF_MAP_LOOKUP_BATCH), `batch` a call.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn entries<K, V>(map: BorrowedFd<'_>, batch: usize) -> io::Result<Vec<(K, V)>>
+where
+    K: FromBytes + IntoBytes + Immutable + Copy,
+    V: FromBytes + IntoBytes + Immutable + Copy,
+{
+    let mut all = Vec::new();
+    let (mut keys, mut values) = (vec![K::new_zeroed(); batch], vec![V::new_zeroed(); batch]);
+    let (mut before, mut after): (Option<K>, K) = (None, K::new_zeroed());
+    loop {
+        let mut attr = zeroed_attr();
+        attr.batch.in_batch = before.as_ref().map_or(0, |key| ptr::from_ref(key) as u64);
+        attr.batch.out_batch = ptr::from_mut(&mut after) as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = u32::try_from(batch).map_err(|_| io::ErrorKind::InvalidInput)?;
+        attr.batch.map_fd = map.as_raw_fd() as u32;
+        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        let ended = match &result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(_) => return result.map(|_| all),
+        };
+        // SAFETY: the kernel wrote `count` in the batch arm that was filled above.
+        let found = unsafe { attr.batch.count } as usize;
+        all.extend(keys.iter().copied().zip(values.iter().copied()).take(found));
+        if ended || found == 0 {
+            return Ok(all);
+        }
+        before = Some(after);
+    }
+}
+
 /// Runs a program `repeat` times on `packet` (BPF_PROG_TEST_RUN); its return value and the mean nanoseconds of a run.
 ///
 /// # Errors

@@ -42,7 +42,11 @@ pub fn reserve(maps: &Maps, wanted: &PodPort) -> Option<Entry> {
         id = settings.next_port_id.max(1);
         settings.next_port_id = id.wrapping_add(1).max(1);
     });
+    // Until the entry can be seen: a change of policies either finds it, or is in what it is given here.
+    let policies = maps.policies();
     let mut port = describe(wanted);
+    port.policy_set = u32::from(policies.set_of(&wanted.pod.namespace, &wanted.pod.name));
+    port.flags = policies.flags();
     for direction in 0..2 {
         maps.port_stats.write(2 * position + direction, PortStats::new_zeroed());
         maps.port_carried
@@ -101,12 +105,22 @@ pub fn leave(maps: &Maps, entry: &Entry) {
 
 /// Replaces what may change while a port lives: its addresses.
 pub fn set_addresses(maps: &Maps, entry: &Entry, addresses: &[IpAddr]) {
-    let mut port = maps.ports.read(entry.position);
+    let port = maps.ports.read(entry.position);
     let new = ipv4_addresses(addresses);
-    if (port.addresses, port.address_count) != new {
-        (port.addresses, port.address_count) = new;
-        maps.ports.write(entry.position, port);
+    if (port.addresses, port.address_count) == new {
+        return;
     }
+    let (wanted, count) = new;
+    // While they change no source is foreign. The flags in the same word are another thread's.
+    let word = maps.ports.word(entry.position, offset_of!(Port, flags));
+    word.fetch_and(u64::from(u32::MAX), Ordering::AcqRel);
+    let [a, b, c, d] = wanted.map(u32::from_ne_bytes).map(u64::from);
+    for (at, value) in [(0, a | b << 32), (8, c | d << 32)] {
+        maps.ports
+            .word(entry.position, offset_of!(Port, addresses) + at)
+            .store(value, Ordering::Release);
+    }
+    word.fetch_or(u64::from(count) << 32, Ordering::AcqRel);
 }
 
 /// Whether a taken entry is the wanted interface: same sandbox, same veth.
@@ -155,7 +169,8 @@ fn ipv4_addresses(addresses: &[IpAddr]) -> ([[u8; 4]; PORT_ADDRESSES], u32) {
     (kept, own.len() as u32)
 }
 
-fn put(field: &mut [u8], value: &str) {
+/// Writes a NUL-terminated text field; what does not fit is cut off.
+pub(super) fn put(field: &mut [u8], value: &str) {
     let room = field.len().saturating_sub(1);
     for (to, from) in field.iter_mut().take(room).zip(value.bytes()) {
         *to = from;

@@ -122,6 +122,11 @@ pub fn carry_over(
 pub(super) fn sum(stats: &PortStats, carried: &PortStats) -> PortStats {
     let mut sum = *carried;
     sum.control = add_control(&stats.control, &carried.control);
+    sum.reports.records += stats.reports.records;
+    sum.reports.dropped_messages += stats.reports.dropped_messages;
+    sum.reports.dropped_records += stats.reports.dropped_records;
+    sum.reports.would_drop_messages += stats.reports.would_drop_messages;
+    sum.reports.would_drop_records += stats.reports.would_drop_records;
     for (to, from) in sum.other.iter_mut().zip(&stats.other) {
         to.packets += from.packets;
         to.bytes += from.bytes;

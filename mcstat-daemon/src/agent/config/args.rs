@@ -42,6 +42,15 @@ pub struct AgentArgs {
     /// Make the switch push its counters before each reading (revalidator/wait)
     #[arg(long, value_name = "BOOL", env = "MCSTAT_SWITCH_REVALIDATE")]
     pub switch_revalidate: Option<bool>,
+    /// Directory of policies to judge by
+    #[arg(long, value_name = "PATH", env = "MCSTAT_POLICY_FILES")]
+    pub policy_files: Option<PathBuf>,
+    /// Judge by the policies of the Kubernetes API
+    #[arg(long, value_name = "BOOL", env = "MCSTAT_POLICY_KUBERNETES")]
+    pub policy_kubernetes: Option<bool>,
+    /// kubeconfig for them; without one, the Pod's service account
+    #[arg(long, value_name = "FILE", env = "MCSTAT_POLICY_KUBECONFIG")]
+    pub policy_kubeconfig: Option<PathBuf>,
     /// Time between two readings, such as 1s
     #[arg(long, value_name = "DURATION", env = "MCSTAT_TICK", value_parser = duration)]
     pub tick: Option<Duration>,
@@ -151,6 +160,9 @@ impl AgentArgs {
         set(&mut config.source.netns.prefix, flags.netns_prefix);
         set(&mut config.switch.read, flags.switch_read);
         set(&mut config.switch.revalidate, flags.switch_revalidate);
+        set(&mut config.policy.files, flags.policy_files);
+        set(&mut config.policy.kubernetes.enabled, flags.policy_kubernetes);
+        set(&mut config.policy.kubernetes.kubeconfig, flags.policy_kubeconfig);
         set(&mut config.tick, flags.tick);
         set(&mut config.window, flags.window);
         set(&mut config.bpffs, flags.bpffs);

@@ -32,6 +32,7 @@ impl Config {
             "a Kubernetes node name (lower-case letters, digits, - and .)",
         )?;
         self.check_source()?;
+        self.check_policy()?;
         duration("tick", self.tick, 100 * MILLISECOND..=MINUTE)?;
         duration("window", self.window, self.tick.saturating_mul(2)..=10 * MINUTE)?;
         absolute("bpffs", &self.bpffs)?;
@@ -82,6 +83,20 @@ impl Config {
                 )
             }
         }
+    }
+
+    /// One source of policies or none.
+    fn check_policy(&self) -> Result<(), ConfigError> {
+        let (files, kubernetes) = (&self.policy.files, &self.policy.kubernetes);
+        let none = files.as_os_str().is_empty();
+        let fits = none || (files.is_absolute() && !kubernetes.enabled);
+        let allowed = "an absolute path, or empty while policy.kubernetes.enabled is true";
+        one_of("policy.files", files.display(), fits, allowed)?;
+        let kubeconfig = &kubernetes.kubeconfig;
+        let in_pod = kubeconfig.as_os_str().is_empty();
+        let fits = in_pod || (kubeconfig.is_absolute() && kubernetes.enabled);
+        let allowed = "empty, or an absolute path while policy.kubernetes.enabled is true";
+        one_of("policy.kubernetes.kubeconfig", kubeconfig.display(), fits, allowed)
     }
 
     fn check_maps(&self) -> Result<(), ConfigError> {

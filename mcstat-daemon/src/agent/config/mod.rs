@@ -81,6 +81,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// The switch's own account, where Pods come from the Open vSwitch database.
     pub switch: SwitchConfig,
+    /// Where the policies come from that are judged.
+    pub policy: PolicyConfig,
     /// Time between two readings.
     #[serde(with = "friendly")]
     pub tick: Duration,
@@ -157,6 +159,26 @@ pub struct SwitchConfig {
     pub revalidate: bool,
 }
 
+/// Where policies come from: one of the two, or nowhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// A directory of YAML documents; empty: none.
+    pub files: PathBuf,
+    /// The Kubernetes API.
+    pub kubernetes: KubernetesConfig,
+}
+
+/// The Kubernetes API as the source of policies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubernetesConfig {
+    /// Whether it is asked.
+    pub enabled: bool,
+    /// How to reach it; empty: as a Pod does, by its service account.
+    pub kubeconfig: PathBuf,
+}
+
 /// Sizes of the BPF maps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -223,6 +245,7 @@ impl Default for Config {
             node: String::new(),
             source: SourceConfig::default(),
             switch: SwitchConfig::default(),
+            policy: PolicyConfig::default(),
             tick: Duration::from_secs(1),
             window: Duration::from_secs(10),
             bpffs: "/sys/fs/bpf".into(),

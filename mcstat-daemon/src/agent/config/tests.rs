@@ -239,6 +239,18 @@ fn a_value_outside_its_range_is_told_with_the_range() {
         refused("publish: {targets: ['127.0.0.1:80']}"),
         "publish.targets is 127.0.0.1:80: allowed is a URL that begins with http:// or https://"
     );
+    assert_eq!(
+        refused("policy: {files: policies}"),
+        "policy.files is policies: allowed is an absolute path, or empty while policy.kubernetes.enabled is true"
+    );
+    assert_eq!(
+        refused("policy: {files: /p, kubernetes: {enabled: true}}"),
+        "policy.files is /p: allowed is an absolute path, or empty while policy.kubernetes.enabled is true"
+    );
+    assert_eq!(
+        refused("policy: {kubernetes: {kubeconfig: /k}}"),
+        "policy.kubernetes.kubeconfig is /k: allowed is empty, or an absolute path while policy.kubernetes.enabled is true"
+    );
     assert!(refused("log: {level: 'mcstat=loud'}").starts_with("log.level is mcstat=loud: allowed is error, warn"));
     assert!(refused("node: Node_1").starts_with("node is Node_1: allowed is a Kubernetes node name"));
 }
@@ -250,6 +262,8 @@ fn the_ends_of_a_range_are_allowed() {
         "{tick: 1m, window: 2m}",
         "window: 10m",
         "slotIdle: 168h",
+        "policy: {files: /etc/mcstat/policies}",
+        "policy: {kubernetes: {enabled: true, kubeconfig: /k}}",
         "maps: {slots: 256, slotsPerPort: 256}",
     ] {
         effective(text, &[]).expect(text);

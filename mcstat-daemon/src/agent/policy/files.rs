@@ -21,9 +21,9 @@ use std::{
 
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::{Failure, PolicyObjects, document};
+use super::{Failure, PolicyObjects, complain, document, publish};
 use crate::ledger::verdict::{Kind, Object, ObjectKey};
 
 /// How often the directory is looked at.
@@ -94,29 +94,6 @@ fn follow(directory: PathBuf, out: &watch::Sender<PolicyObjects>, stopped: &Rece
             return;
         }
     }
-}
-
-fn publish(objects: PolicyObjects, out: &watch::Sender<PolicyObjects>) {
-    out.send_if_modified(|published| {
-        let changed = *published != objects;
-        if changed {
-            info!(
-                objects = objects.objects.len(),
-                failures = objects.failures.len(),
-                "policies changed"
-            );
-            *published = objects;
-        }
-        changed
-    });
-}
-
-/// Says each complaint when it begins, not at every look.
-fn complain(known: &mut Vec<String>, new: Vec<String>) {
-    new.iter()
-        .filter(|text| !known.contains(text))
-        .for_each(|text| warn!("{text}"));
-    *known = new;
 }
 
 /// What tells that a file has changed.
@@ -256,6 +233,22 @@ fn uid(key: &ObjectKey, again: u32) -> String {
         0 => name,
         again => format!("{name}#{again}"),
     }
+}
+
+/// What of a UID is the same however often the policy was made again, in this process or in another: a UID that comes
+/// from a file without its count, any other whole.
+#[must_use]
+pub fn made_of(uid: &str) -> &str {
+    match uid.split_once('#') {
+        Some((name, _)) if is_made_up(uid) => name,
+        _ => uid,
+    }
+}
+
+/// Whether a UID comes from a file without one.
+#[must_use]
+pub fn is_made_up(uid: &str) -> bool {
+    uid.starts_with("file:")
 }
 
 impl File {

@@ -1,16 +1,20 @@
 //! Where policies come from, and what they refer to: one value, from a source.
 //!
-//! A source (`files`) sends all objects whenever one of them changes, over a `tokio::sync::watch` channel. What the
+//! A source (`files`, `kubernetes`) sends all objects whenever one of them changes, over a `tokio::sync::watch` channel. What the
 //! objects mean is `ledger::verdict`'s business; here they are only found, read and kept.
 
 mod document;
 pub mod files;
+pub mod kubernetes;
+mod store;
 
 use std::path::PathBuf;
 
 pub use document::{BadDocument, DocumentError, read};
+use tokio::sync::watch;
+use tracing::{info, warn};
 
-use crate::ledger::verdict::{Object, ObjectKey};
+use crate::ledger::verdict::{Kind, Object, ObjectKey};
 
 /// All objects of a source at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,7 +23,8 @@ pub struct PolicyObjects {
     pub objects: Vec<Object>,
     /// What could not be taken over; what was good before it still stands in `objects`.
     pub failures: Vec<Failure>,
-    /// Whether the source has been read. Before that there is no policy to judge by, which is not the same as none.
+    /// Whether the source has been read and has policies to tell of, be it none. What is told without it says that there
+    /// is nothing to judge by: the cluster has no such kinds.
     pub known: bool,
 }
 
@@ -52,4 +57,41 @@ pub enum Failure {
         /// What both hold.
         object: ObjectKey,
     },
+    /// An object of the Kubernetes API.
+    #[error("{kind} {name} is not used as it is now: {reason}; {}",
+        if *.holds { "its last good state holds" } else { "it is left out" })]
+    Object {
+        /// Its kind.
+        kind: Kind,
+        /// Its name, after its namespace where it has one.
+        name: String,
+        /// What is wrong.
+        reason: String,
+        /// Whether there is a last good state.
+        holds: bool,
+    },
+}
+
+/// Tells the objects to those who wait for them, if they are others than before.
+fn publish(objects: PolicyObjects, out: &watch::Sender<PolicyObjects>) {
+    out.send_if_modified(|published| {
+        let changed = *published != objects;
+        if changed {
+            info!(
+                objects = objects.objects.len(),
+                failures = objects.failures.len(),
+                "policies changed"
+            );
+            *published = objects;
+        }
+        changed
+    });
+}
+
+/// Says each complaint when it begins, and not again while it lasts.
+pub(super) fn complain(known: &mut Vec<String>, new: Vec<String>) {
+    new.iter()
+        .filter(|text| !known.contains(text))
+        .for_each(|text| warn!("{text}"));
+    *known = new;
 }

@@ -55,7 +55,10 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
         // Most memberships receive: the sentence is made only where it will be said.
         let since = view.joined_no_traffic(*group, traffic);
         if let Some(since) = since.filter(|since| view.now.duration_since(*since) >= EVIDENCE) {
-            let message = format!("nothing has arrived for {group} since {since:.0}");
+            let mut message = format!("nothing has arrived for {group} since {since:.0}");
+            if let Some(rule) = &membership.denied {
+                message += &format!("; {rule} denies its report");
+            }
             make(
                 FindingKind::JoinedNoTraffic,
                 Some(*group),
@@ -228,7 +231,7 @@ impl View<'_> {
             return Some("the interface has all the memberships that mcstat keeps; others are not listed".to_owned());
         }
         let joined = self.port.memberships().iter().filter(|(group, membership)| {
-            membership.joined && group.is_ipv4() && **group != IpAddr::from([224, 0, 0, 1])
+            membership.is_wanted() && group.is_ipv4() && **group != IpAddr::from([224, 0, 0, 1])
         });
         (joined.count() == SOCKET_LIMIT).then(|| {
             format!("the interface has exactly {SOCKET_LIMIT} IPv4 groups: probably the limit of one socket (igmp_max_memberships)")
@@ -237,7 +240,7 @@ impl View<'_> {
 
     /// The member still reports in a newer version although a querier asks in an older one.
     fn version_mismatch(&self, group: IpAddr, membership: &Membership) -> Option<String> {
-        let version = membership.version.as_ref().filter(|_| membership.joined)?;
+        let version = membership.version.as_ref().filter(|_| membership.is_wanted())?;
         let speaks = version.bytes().last()?.checked_sub(b'0')?;
         let (oldest, since) = self.port.queriers(group.is_ipv4()).oldest_version(self.now)?;
         (speaks > oldest && membership.last_report? > since).then(|| {
@@ -248,7 +251,7 @@ impl View<'_> {
 
     /// What arrives comes from sources alone that the membership does not want.
     fn source_filtered(&self, group: IpAddr, membership: &Membership, traffic: &Traffic) -> Option<String> {
-        let mode = membership.mode.filter(|_| membership.joined)?;
+        let mode = membership.mode.filter(|_| membership.is_wanted())?;
         let mut arriving = self
             .inbound(group)
             .filter(|series| within(series.last_seen, RECENT, self.now))
@@ -272,7 +275,7 @@ impl View<'_> {
             .port
             .memberships()
             .iter()
-            .filter(|(_, membership)| membership.joined)
+            .filter(|(_, membership)| membership.is_wanted())
             .map(|(group, _)| *group);
         let series = self.reading.inbound.groups.iter().chain(&self.reading.outbound.groups);
         let moving = series

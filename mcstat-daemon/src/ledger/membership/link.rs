@@ -12,17 +12,22 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    after,
+    KernelTable, after,
     filter::{Filter, Intervals},
+    judged::Judged,
     querier::{Queriers, Query, Timers},
+    statement::{Statement, statements, unacceptable},
 };
 use crate::{
-    ledger::snapshot::{ControlEvent, Direction},
+    ledger::{
+        judge::Judge,
+        snapshot::{ControlEvent, Direction},
+    },
     proto::{
-        control::{Body, Checksum, ControlMessage},
+        control::{Body, ControlMessage},
         igmp::IgmpMessage,
         mld::MldMessage,
-        wire::{Record, RecordKind},
+        wire::RecordKind,
     },
 };
 
@@ -51,6 +56,8 @@ pub(super) struct Link {
     sources_refused: u64,
     /// Messages that changed nothing, by reason.
     pub(super) ignored: BTreeMap<&'static str, u64>,
+    /// What was judged since it was last taken.
+    judged: Judged,
 }
 
 /// What was reported of one group.
@@ -81,17 +88,9 @@ pub(super) struct Ended {
     pub(super) expired: bool,
 }
 
-/// One thing that a message says of one group.
-struct Statement {
-    version: u8,
-    kind: RecordKind,
-    group: IpAddr,
-    sources: BTreeSet<IpAddr>,
-}
-
 impl Link {
-    /// Takes in one message.
-    pub(super) fn heard(&mut self, event: &ControlEvent) {
+    /// Takes in one message, judged by `judge`. Verdicts are kept of the groups of this link and of those of the Pod's kernel.
+    pub(super) fn heard(&mut self, event: &ControlEvent, judge: &Judge<'_>, kernel: Option<&KernelTable>) {
         let message = match &event.message {
             Ok(message) => message,
             Err(error) => return self.ignore(error.reason()),
@@ -108,8 +107,13 @@ impl Link {
         } else if inbound {
             self.overheard(message, event.at);
         } else {
-            self.reported(message, event.at);
+            self.reported(message, event.at, judge, kernel);
         }
+    }
+
+    /// What was judged since the last call.
+    pub(super) fn take_judged(&mut self) -> Judged {
+        std::mem::take(&mut self.judged)
     }
 
     fn ignore(&mut self, reason: &'static str) {
@@ -143,7 +147,7 @@ impl Link {
         if ipv4 { of_ipv4 } else { of_ipv6 }
     }
 
-    fn reported(&mut self, message: &ControlMessage, now: Timestamp) {
+    fn reported(&mut self, message: &ControlMessage, now: Timestamp, judge: &Judge<'_>, kernel: Option<&KernelTable>) {
         let statements = statements(&message.body);
         if statements.is_empty() {
             return;
@@ -153,6 +157,8 @@ impl Link {
         let alone = self.host(source, now, &timers);
         let mut told = BTreeSet::new();
         for statement in statements {
+            let denied = statement.denier(judge);
+            self.judged.deniers.extend(denied);
             if !statement.group.is_multicast() {
                 self.ignore("not_multicast");
                 continue;
@@ -162,6 +168,12 @@ impl Link {
             }
             let first = told.insert(statement.group);
             self.state(&statement, source, now, &timers, alone, first);
+            let group = statement.group;
+            if !statement.leaves()
+                && (self.groups.contains_key(&group) || kernel.is_some_and(|kernel| kernel.has(group)))
+            {
+                self.judged.groups.insert(group, denied);
+            }
         }
     }
 
@@ -327,69 +339,6 @@ impl Reported {
             RecordKind::ChangeToExclude if old => Some((statement.kind, &NONE)),
             kind => Some((kind, &statement.sources)),
         }
-    }
-}
-
-impl Statement {
-    /// Whether it makes a member of who was none.
-    fn joins(&self) -> bool {
-        match self.kind {
-            RecordKind::ModeIsExclude | RecordKind::ChangeToExclude => true,
-            RecordKind::ModeIsInclude | RecordKind::ChangeToInclude | RecordKind::AllowNewSources => {
-                !self.sources.is_empty()
-            }
-            RecordKind::BlockOldSources | RecordKind::Unknown(_) => false,
-        }
-    }
-}
-
-/// Why a router would not take this message in, if so.
-///
-/// IGMP is taken as real hosts send it: without router alert, with another TTL, to another destination. MLD is held to
-/// RFC 9777 §6.2, as Linux does: link-local source (`::` in reports alone), hop limit 1, router alert.
-fn unacceptable(message: &ControlMessage) -> Option<&'static str> {
-    match message.checksum {
-        Checksum::Good => {}
-        Checksum::Bad => return Some("bad_checksum"),
-        Checksum::Unknown => return Some("cut"),
-    }
-    let deviations = message.deviations();
-    if deviations.source {
-        return Some("bad_source");
-    }
-    let strict = matches!(message.body, Body::Mld(_));
-    (strict && (deviations.ttl || deviations.router_alert)).then_some("bad_envelope")
-}
-
-/// What a report or leave says; nothing for other messages.
-fn statements(body: &Body) -> Vec<Statement> {
-    let old = |version, kind, group: IpAddr| {
-        vec![Statement {
-            version,
-            kind,
-            group,
-            sources: BTreeSet::new(),
-        }]
-    };
-    match body {
-        Body::Igmp(IgmpMessage::V1Report { group }) => old(1, RecordKind::ModeIsExclude, (*group).into()),
-        Body::Igmp(IgmpMessage::V2Report { group }) => old(2, RecordKind::ModeIsExclude, (*group).into()),
-        Body::Igmp(IgmpMessage::V2Leave { group }) => old(2, RecordKind::ChangeToInclude, (*group).into()),
-        Body::Mld(MldMessage::V1Report { group }) => old(1, RecordKind::ModeIsExclude, (*group).into()),
-        Body::Mld(MldMessage::V1Done { group }) => old(1, RecordKind::ChangeToInclude, (*group).into()),
-        Body::Igmp(IgmpMessage::V3Report(report)) => report.records.iter().map(|record| statement(3, record)).collect(),
-        Body::Mld(MldMessage::V2Report(report)) => report.records.iter().map(|record| statement(2, record)).collect(),
-        Body::Igmp(IgmpMessage::Query(_) | IgmpMessage::Other { .. })
-        | Body::Mld(MldMessage::Query(_) | MldMessage::Other { .. }) => Vec::new(),
-    }
-}
-
-fn statement<A: Copy + Into<IpAddr>>(version: u8, record: &Record<A>) -> Statement {
-    Statement {
-        version,
-        kind: record.kind,
-        group: record.group.into(),
-        sources: record.sources.iter().map(|source| (*source).into()).collect(),
     }
 }
 

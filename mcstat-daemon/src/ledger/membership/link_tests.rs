@@ -1,7 +1,10 @@
 //! What the messages on one interface tell, by RFC 9776 and RFC 9777 with their defaults: 260 s, and 2 s after a leave.
 
 use super::*;
-use crate::{api::stats::FilterMode, ledger::lines};
+use crate::{
+    api::stats::FilterMode,
+    ledger::{lines, verdict::PodName},
+};
 
 /// Second `n` of the tests.
 fn at(seconds: i64) -> Timestamp {
@@ -10,7 +13,8 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn hear(link: &mut Link, seconds: i64, text: &str) {
-    link.heard(&lines::event(&format!("{} 1 {text}", at(seconds))).unwrap());
+    let event = lines::event(&format!("{} 1 {text}", at(seconds))).unwrap();
+    link.heard(&event, &Judge::new(None, &PodName::new("mkt", "pod-1")), None);
 }
 
 fn linked(texts: &[(i64, &str)]) -> Link {

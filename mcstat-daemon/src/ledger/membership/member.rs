@@ -16,7 +16,10 @@ use super::{
     link::{Link, Reported},
 };
 use crate::{
-    api::stats::{Disagreement, Membership, Witness},
+    api::{
+        rule::RuleReference,
+        stats::{Disagreement, Membership, Witness},
+    },
     ledger::snapshot::KernelGroup,
 };
 
@@ -44,8 +47,13 @@ pub(super) struct Circumstances {
 /// The merged state of one group on one interface.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
+    /// By the two witnesses.
     joined: bool,
     since: Timestamp,
+    /// The rule that denied the last report, while joined.
+    denied: Option<RuleReference>,
+    /// Whether it is served as a member, and since when that is so.
+    served: (bool, Timestamp),
     /// It may have been a member before the watch began: its report is none that could have been seen.
     unwatched: bool,
     ends: VecDeque<Timestamp>,
@@ -84,6 +92,8 @@ impl Member {
         Self {
             joined: evidence.joined(),
             since: circumstances.now,
+            denied: None,
+            served: (evidence.joined(), circumstances.now),
             unwatched: circumstances.first_look,
             ends: VecDeque::new(),
             apart: None,
@@ -119,6 +129,21 @@ impl Member {
             Some((before, since)) if before == kind => (kind, since),
             _ => (kind, now),
         });
+    }
+
+    /// Takes in the verdict on the tick's last report of the group, if there was one: the rule that denied it, or none. What
+    /// was denied stays so until a report is allowed or the membership has ended.
+    pub(super) fn judged(&mut self, verdict: Option<Option<RuleReference>>, now: Timestamp) {
+        if let Some(denier) = verdict {
+            self.denied = denier;
+        }
+        if !self.joined {
+            self.denied = None;
+        }
+        let member = self.joined && self.denied.is_none();
+        if member != self.served.0 {
+            self.served = (member, now);
+        }
     }
 
     fn apart_now(
@@ -161,12 +186,12 @@ impl Member {
         !self.joined && !evidence.reported_now() && self.ends.is_empty()
     }
 
-    /// Whether the Pod is a member.
+    /// Whether the Pod has joined by the two witnesses, denied or not.
     pub(super) fn is_joined(&self) -> bool {
         self.joined
     }
 
-    /// Since when it is, or is not.
+    /// Since when it has, or has not.
     pub(super) fn since(&self) -> Timestamp {
         self.since
     }
@@ -186,8 +211,10 @@ impl Member {
         });
         let said = evidence.reported;
         let witnesses = [(kernel.is_some(), Witness::Kernel), (reported, Witness::Report)];
+        let (joined, since) = self.served;
         Some(Membership {
-            joined: self.joined,
+            joined,
+            denied: self.denied.clone(),
             version: said.map(|said| version(said.reporter.is_ipv4(), said.version)),
             mode: filter.as_ref().map(|filter| filter.mode),
             sources: filter.map(|filter| filter.sources).unwrap_or_default(),
@@ -200,7 +227,7 @@ impl Member {
                 .filter(|(_, since)| now >= after(*since, GRACE))
                 .map(|(kind, _)| kind),
             switch_lingers,
-            since: self.since,
+            since,
             expires: said.filter(|_| reported).and_then(|said| said.filter.expires()),
             assumed: reported && said.is_some_and(|said| link.queriers(said.reporter.is_ipv4()).timers(now).assumed),
             last_report: said.map(|said| said.last_report),

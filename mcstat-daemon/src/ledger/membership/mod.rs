@@ -2,18 +2,24 @@
 //!
 //! ```text
 //! ControlEvent ─▶ link    one interface by its messages: filter (one group's timers), querier ─┐
+//!                  └ judged  by the policies, record by record ────────────────────────────────┤
 //! NamespaceReading ─▶ the Pod's own kernel ────────────────────────────────────────────────────┴─▶ member ─▶ Membership
 //! ```
-//! Pure: time comes with the snapshot. The merged truth is the kernel's where it is known, else the reports'. Bounded by
+//! Pure: time comes with the snapshot. The merged truth is the kernel's where it is known, else the reports'; a rule that
+//! denied the last report overrides it until a report is allowed or the membership ends. Bounded by
 //! the ports of the snapshot and by the most that each part keeps. Another agent process begins anew: the kernel's tables
 //! are there at once, the reports with the next general query.
 
+#[cfg(test)]
+mod denied_tests;
 mod filter;
+mod judged;
 mod link;
 mod member;
 #[cfg(test)]
 mod properties;
 mod querier;
+mod statement;
 #[cfg(test)]
 mod tests;
 
@@ -26,14 +32,18 @@ use jiff::{SignedDuration, Timestamp};
 
 pub(super) use self::member::GRACE;
 use self::{
+    judged::Deniers,
     link::Link,
     member::{Circumstances, Evidence, Member},
 };
 use super::{
     growth::Growth,
+    judge::Judge,
     snapshot::{Direction, KernelGroup, NamespaceReading, PodRef, PortReading, Snapshot},
+    verdict::PodName,
 };
 use crate::api::{
+    rule::RuleReference,
     stats::{Membership, MembershipLimits},
     summary::Querier,
 };
@@ -59,11 +69,16 @@ pub(super) struct Memberships {
 #[derive(Debug)]
 pub(super) struct Port {
     pod: PodRef,
+    /// What policies call the Pod.
+    name: PodName,
     watched: Timestamp,
     link: Link,
     members: BTreeMap<IpAddr, Member>,
     /// What the Pod's kernel has on this interface; `None` while it is not known.
     kernel: Option<KernelTable>,
+    /// Whether it was unknown at the tick before.
+    first_look: bool,
+    deniers: Deniers,
     limited: Growth,
     refused: Growth,
     /// When a message of this interface was last held back, or lost by the node, whosever it was.
@@ -87,23 +102,25 @@ impl Memberships {
         let now = snapshot.at;
         let listed: BTreeSet<u32> = snapshot.ports.iter().map(|port| port.id).collect();
         self.ports.retain(|id, _| listed.contains(id));
-        for reading in &snapshot.ports {
-            self.ports.entry(reading.id).or_insert_with(|| Port::new(reading, now));
-        }
-        for event in &snapshot.messages {
-            if let Some(port) = self.ports.get_mut(&event.port) {
-                port.link.heard(event);
-            }
-        }
-        self.lost.update(snapshot.kernel.events_lost, now);
         let kernels: BTreeMap<&PodRef, &NamespaceReading> = snapshot
             .namespaces
             .iter()
             .map(|reading| (&reading.pod, reading))
             .collect();
         for reading in &snapshot.ports {
+            let port = self.ports.entry(reading.id).or_insert_with(|| Port::new(reading, now));
+            port.look(reading, kernels.get(&reading.pod).copied());
+        }
+        for event in &snapshot.messages {
+            if let Some(port) = self.ports.get_mut(&event.port) {
+                let judge = Judge::new(snapshot.policy.as_ref(), &port.name);
+                port.link.heard(event, &judge, port.kernel.as_ref());
+            }
+        }
+        self.lost.update(snapshot.kernel.events_lost, now);
+        for reading in &snapshot.ports {
             if let Some(port) = self.ports.get_mut(&reading.id) {
-                port.update(reading, kernels.get(&reading.pod).copied(), self.lost.grew(), now);
+                port.update(reading, snapshot, self.lost.grew());
             }
         }
     }
@@ -150,10 +167,13 @@ impl Port {
     fn new(reading: &PortReading, now: Timestamp) -> Self {
         Self {
             pod: reading.pod.clone(),
+            name: PodName::new(&reading.pod.namespace, &reading.pod.name),
             watched: now,
             link: Link::default(),
             members: BTreeMap::new(),
             kernel: None,
+            first_look: true,
+            deniers: Deniers::default(),
             limited: Growth::default(),
             refused: Growth::from(0),
             missed: None,
@@ -161,13 +181,20 @@ impl Port {
         }
     }
 
-    fn update(
-        &mut self,
-        reading: &PortReading,
-        namespace: Option<&NamespaceReading>,
-        lost: Option<Timestamp>,
-        now: Timestamp,
-    ) {
+    /// Takes in what the Pod's kernel says.
+    fn look(&mut self, reading: &PortReading, namespace: Option<&NamespaceReading>) {
+        self.first_look = self.kernel.is_none();
+        let before = self.kernel.take();
+        self.kernel = namespace
+            .filter(|namespace| namespace.unavailable.is_none())
+            .map(|namespace| KernelTable::of(namespace, &reading.interface, before));
+    }
+
+    fn update(&mut self, reading: &PortReading, snapshot: &Snapshot, lost: Option<Timestamp>) {
+        let now = snapshot.at;
+        let judge = Judge::new(snapshot.policy.as_ref(), &self.name);
+        let judged = self.link.take_judged();
+        self.deniers.update(&judged.deniers, &judge);
         self.link.expire(now);
         self.limited.update(reading.outbound.events_limited, now);
         self.refused.update(self.link.groups_refused, now);
@@ -175,13 +202,9 @@ impl Port {
         let circumstances = Circumstances {
             now,
             watched: self.watched,
-            first_look: self.kernel.is_none(),
+            first_look: self.first_look,
             missed: self.missed,
         };
-        let before = self.kernel.take();
-        self.kernel = namespace
-            .filter(|namespace| namespace.unavailable.is_none())
-            .map(|namespace| KernelTable::of(namespace, &reading.interface, before));
         let inbound = last_inbound(reading);
         let known = self.link.groups().keys().chain(self.members.keys());
         let groups: BTreeSet<IpAddr> = known
@@ -204,6 +227,8 @@ impl Port {
                 .entry(group)
                 .or_insert_with(|| Member::new(&evidence, &circumstances));
             member.update(group, &evidence, &self.link, &circumstances);
+            let verdict = judged.groups.get(&group).copied();
+            member.judged(verdict.map(|denier| denier.and_then(|slot| judge.rule(slot))), now);
             if let Some(membership) = member.served(&evidence, &self.link, now) {
                 self.served.insert(group, membership);
             } else if member.is_over(&evidence) {
@@ -223,7 +248,7 @@ impl Port {
         Some(self.kernel.as_ref()?.says(group)?.is_some())
     }
 
-    /// Since when the Pod is a member of the group, if it is.
+    /// Since when the Pod has joined the group, if it has, whatever a rule says of it.
     pub(super) fn joined_since(&self, group: IpAddr) -> Option<Timestamp> {
         self.members
             .get(&group)
@@ -267,6 +292,11 @@ impl Port {
         self.kernel.as_ref().map_or(0, |kernel| kernel.beyond)
     }
 
+    /// The rules that denied records of this interface, at most [`judged::MAX_DENIERS`].
+    pub(super) fn deniers(&self) -> impl Iterator<Item = &RuleReference> {
+        self.deniers.rules()
+    }
+
     /// What our own bounds left out.
     pub(super) fn limits(&self) -> MembershipLimits {
         MembershipLimits {
@@ -297,6 +327,11 @@ impl KernelTable {
                 Self { groups, beyond }
             }
         }
+    }
+
+    /// Whether it has joined.
+    fn has(&self, group: IpAddr) -> bool {
+        self.groups.binary_search_by_key(&group, |joined| joined.group).is_ok()
     }
 
     /// `Some(None)`: it is no member. `None`: it does not say.

@@ -84,7 +84,10 @@ fn compare(group: Ipv4Addr, switch: bool, port: &Port, now: Timestamp) -> Option
     let report = membership.is_some_and(|membership| membership.witness.contains(&Witness::Report));
     let kernel = port.kernel_joined(address);
     let unreported = || membership.is_some_and(|membership| membership.disagreement.is_some());
+    // The rule is why the switch has nothing.
+    let denied = membership.is_some_and(|membership| membership.denied.is_some());
     let difference = match (switch, kernel, report) {
+        (false, ..) if denied => None,
         (true, Some(true) | None, true) | (false, Some(false) | None, false) => None,
         (true, Some(true), false) => unreported().then_some(Difference::NotReported),
         (true, Some(false), true) => Some(Difference::NotInKernel),

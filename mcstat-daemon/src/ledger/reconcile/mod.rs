@@ -7,8 +7,9 @@
 //! ```
 //! A reading of the switch, OVS(t), lies in [veth(t − lag), veth(t + reading time)] as long as nothing is lost. What is
 //! outside of that at two ticks in a row is accounted for, by a cause that something speaks for, else as unexplained; only
-//! rule drops, queue overflows and the unexplained are booked as drops. Pure; bounded by the ports of the snapshot and by
-//! the interfaces that living sandboxes ever had.
+//! rule drops, queue overflows and the unexplained are booked as drops. Where policies are judged, the veth's own account has
+//! what rules dropped: outbound its *admitted* packets are compared, nothing is booked and no rule explains anything. Pure;
+//! bounded by the ports of the snapshot and by the interfaces that living sandboxes ever had.
 
 mod buckets;
 mod crosscheck;
@@ -94,7 +95,9 @@ impl Reconcile {
             restarted = self.connection.is_some_and(|before| before != account.connection);
             self.connection = Some(account.connection);
             self.buckets.update(account);
-            rules = DropRules::new(&account.switch.egress_rules);
+            if snapshot.policy.is_none() {
+                rules = DropRules::new(&account.switch.egress_rules);
+            }
         }
         let counted = snapshot.ports.iter().map(|port| &port.pod);
         let sandboxes: BTreeSet<&PodRef> = counted.chain(snapshot.uncounted.iter().map(|port| &port.pod)).collect();

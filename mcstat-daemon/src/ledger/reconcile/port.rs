@@ -99,8 +99,12 @@ impl Port {
     /// Takes in one tick.
     pub(super) fn update(&mut self, reading: &PortReading, member: Option<&membership::Port>, context: &Context<'_>) {
         let snapshot = context.snapshot;
-        let wire = Wire::of(reading);
+        let wire = Wire::of(reading, snapshot.policy.is_some());
         self.sent.update(&reading.outbound, self.wire.is_none());
+        if self.wire.is_some_and(|before| before.judged != wire.judged) {
+            // Its readings are of another count.
+            self.history = History::default();
+        }
         let port = snapshot.switch_ports.get(&reading.id);
         match (&snapshot.switch, port) {
             (SwitchReading::None, _) => self.absent(Reason::NoSwitchLedger),
@@ -149,6 +153,7 @@ impl Port {
         };
         let [outbound, inbound] = flows(account, port);
         self.restore(wire, outbound, inbound, moment.now);
+        self.outbound.judge(wire.judged);
         self.evidence
             .update(account, context.rules, port, reading.ifindex, wire, &self.sent);
         self.find_blurs(reading, wire, account, port, context);
@@ -245,6 +250,9 @@ impl Port {
             self.inbound.blur(Blur::Own, now);
         }
         let unread = self.fingerprint != 0 && self.fingerprint != buckets.fingerprint(port.ofport);
+        if !wire.is_clear(&before) {
+            self.outbound.blur(Blur::Own, now);
+        }
         if buckets.blurs(port.ofport, passes) || unread {
             self.inbound.blur(Blur::Membership, now);
         }

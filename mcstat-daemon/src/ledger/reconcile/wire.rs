@@ -1,7 +1,8 @@
 //! What a port's veth has counted that the switch counts too: IPv4 data of the Pod itself, as it was and as it is.
 //!
 //! The history is as long as the lag, and a few readings at most. Foreign sources are left out of packets; their bytes
-//! are not known and are left in.
+//! are not known and are left in. Where policies are judged, only what they admitted is counted, and whether foreign frames are
+//! in it is not known.
 
 use std::{
     collections::VecDeque,
@@ -49,8 +50,10 @@ impl Count {
 /// What the veth counted, as of one reading.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wire {
-    /// What the Pod sent, foreign sources left out of the packets.
+    /// What the Pod sent, foreign sources left out of the packets; judged: what of it was admitted.
     pub(super) outbound: Count,
+    /// Whether policies are judged.
+    pub(super) judged: bool,
     /// What was handed to it.
     pub(super) inbound: Count,
     /// When the last IPv4 data packet was sent.
@@ -61,13 +64,15 @@ pub(super) struct Wire {
     pub(super) extra_segments: u64,
     /// Frames with a source that is not the Pod's.
     pub(super) foreign: u64,
+    /// Packets that were denied, foreign frames among them.
+    pub(super) dropped: u64,
     /// Packets sent that got no slot: to which group is not known.
     pub(super) unslotted: u64,
 }
 
 impl Wire {
     /// The sums of one reading.
-    pub(super) fn of(reading: &PortReading) -> Self {
+    pub(super) fn of(reading: &PortReading, judged: bool) -> Self {
         let (outbound, inbound) = (Totals::of(&reading.outbound), Totals::of(&reading.inbound));
         let ([sent, _], [handed, _]) = (outbound.families, inbound.families);
         let overflow = outbound.overflow;
@@ -78,11 +83,13 @@ impl Wire {
             overflow.contended,
         ];
         let all = sent.admitted.packets.saturating_add(sent.dropped);
+        let own = all.saturating_sub(outbound.foreign_source);
         Self {
             outbound: Count {
-                packets: all.saturating_sub(outbound.foreign_source),
+                packets: if judged { sent.admitted.packets } else { own },
                 bytes: sent.admitted.bytes,
             },
+            judged,
             inbound: Count {
                 packets: handed.admitted.packets,
                 bytes: handed.admitted.bytes,
@@ -91,8 +98,19 @@ impl Wire {
             inbound_seen: handed.last_seen,
             extra_segments: sent.admitted.segments.saturating_sub(sent.admitted.packets),
             foreign: outbound.foreign_source,
+            dropped: sent.dropped,
             unslotted: unslotted.into_iter().fold(0, u64::saturating_add),
         }
+    }
+}
+
+impl Wire {
+    /// Whether what was counted since `before` is what the switch counts. Judged, foreign frames are in it unless the switch
+    /// drops them at once; not judged, the rules of before may still deny what it lets pass.
+    pub(super) fn is_clear(&self, before: &Self) -> bool {
+        let foreign = self.foreign.saturating_sub(before.foreign);
+        let dropped = self.dropped.saturating_sub(before.dropped);
+        if self.judged { foreign == 0 } else { dropped <= foreign }
     }
 }
 

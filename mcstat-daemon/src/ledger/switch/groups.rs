@@ -14,6 +14,15 @@ use crate::proto::{
     openflow::{Action, Bucket, Field, FlowDesc, GroupDesc, GroupKind},
 };
 
+/// The reserved port that means the controller.
+const CONTROLLER: u32 = 0xffff_fffd;
+/// Experimenter of Open vSwitch's own actions (`ovs-actions(7)`), and those that send to a controller.
+const NICIRA: u32 = 0x0000_2320;
+const NX_CONTROLLER: u16 = 20;
+const NX_CONTROLLER2: u16 = 37;
+/// IP protocol.
+const IGMP: u8 = 2;
+
 /// Where the packets of one multicast group go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SwitchGroup {
@@ -106,6 +115,21 @@ fn route(flow: &FlowDesc) -> Option<(Ipv4Addr, u32)> {
         ) => Some((address, id)),
         _ => None,
     }
+}
+
+/// `igmp actions=controller`: the agent gets it, and with it the say on whether a report counts. Antrea's action has
+/// `userdata`, which only one of Open vSwitch's own can carry.
+pub(super) fn punts_igmp(flow: &FlowDesc) -> bool {
+    let to_controller = |action: &Action| match *action {
+        Action::Output { port } => port == CONTROLLER,
+        Action::UnknownExperimenter {
+            experimenter: NICIRA,
+            subtype,
+            ..
+        } => matches!(subtype, NX_CONTROLLER | NX_CONTROLLER2),
+        _ => false,
+    };
+    flow.priority > NORMAL && flow.fields.contains(&Field::IpProto(IGMP)) && flow.actions.iter().any(to_controller)
 }
 
 fn members(buckets: &[Bucket], unknown: &mut u32) -> Vec<Member> {

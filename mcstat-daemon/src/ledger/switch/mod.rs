@@ -21,6 +21,7 @@ pub use self::{
     metrics::{FlowCount, Verdict},
     rules::{Prefix, Rule},
 };
+use super::snapshot::Enforced;
 use crate::proto::openflow::{Action, FlowDesc, GroupDesc};
 
 /// Priority of metrics and of routes to groups.
@@ -123,6 +124,9 @@ pub struct Switch {
     pub groups: Vec<SwitchGroup>,
     /// Flows that look like one of the above and are none, by table.
     pub unknown: BTreeMap<Table, u32>,
+    /// Whether MulticastRouting sends the Pods' IGMP to antrea-agent. `None`: it has no flow, so nobody has programmed the
+    /// bridge (yet).
+    pub punts_igmp: Option<bool>,
 }
 
 impl Switch {
@@ -139,7 +143,10 @@ impl Switch {
                 Table::IngressMetric => switch.ingress = Some(metrics::rules(flows, &mut missed)),
                 Table::EgressRule => switch.egress_rules = rules::rules(flows, &mut missed),
                 Table::IngressRule => switch.ingress_rules = rules::rules(flows, &mut missed),
-                Table::Routing => switch.groups = groups::groups(flows, &description.groups, &mut missed),
+                Table::Routing => {
+                    switch.groups = groups::groups(flows, &description.groups, &mut missed);
+                    switch.punts_igmp = (!flows.is_empty()).then(|| flows.iter().any(groups::punts_igmp));
+                }
             }
             if missed > 0 {
                 unknown.insert(table, missed);
@@ -154,6 +161,16 @@ impl Switch {
     /// Whether the bridge counts Pods at all: without, there is no second ledger.
     pub fn has_metrics(&self) -> bool {
         self.outbound.is_some() || self.inbound.is_some()
+    }
+
+    /// What of the policies this switch enforces. `None` while it is not programmed, which says nothing.
+    pub fn enforced(&self) -> Option<Enforced> {
+        let punts = self.punts_igmp?;
+        let data = self.egress.is_some();
+        Some(Enforced {
+            data,
+            reports: data && punts,
+        })
     }
 
     /// The groups whose packets go to each local port, the group of all systems (224.0.0.1) among them.

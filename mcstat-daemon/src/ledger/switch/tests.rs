@@ -63,6 +63,29 @@ fn recorded_counters_of_pods_and_rules() {
     assert!(switch.has_metrics());
 }
 
+/// The recorded bridge has the tables of policies and sends IGMP to the controller.
+#[test]
+fn what_a_bridge_enforces_shows_in_its_tables() {
+    let enforced = |description: &Description| Switch::new(description).enforced();
+    let mut description = recorded();
+    let both = Enforced {
+        data: true,
+        reports: true,
+    };
+    assert_eq!(enforced(&description), Some(both));
+    let routing = description.tables.get_mut(&Table::Routing).unwrap();
+    routing.retain(|flow| !flow.fields.contains(&Field::IpProto(2)));
+    let data = Enforced { reports: false, ..both };
+    assert_eq!(enforced(&description), Some(data), "nobody decides about reports");
+    let mut description = recorded();
+    description.tables.remove(&Table::EgressMetric);
+    assert_eq!(enforced(&description), Some(Enforced::default()), "AntreaPolicy is off");
+    description.tables.insert(Table::EgressMetric, Vec::new());
+    description.tables.insert(Table::Routing, Vec::new());
+    assert_eq!(enforced(&description), None, "named and not yet programmed");
+    assert_eq!(enforced(&Description::default()), None);
+}
+
 #[test]
 fn recorded_rules() {
     let switch = Switch::new(&recorded());

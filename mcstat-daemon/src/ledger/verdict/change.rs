@@ -73,6 +73,17 @@ pub struct PolicySet {
     pub refused: Vec<ObjectKey>,
 }
 
+/// What an earlier run of the agent left in the maps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Rules with their counters.
+    pub rules: Vec<RuleRow>,
+    /// Sets that judge.
+    pub sets: Vec<Arc<PolicySet>>,
+    /// Port lists.
+    pub lists: Vec<u16>,
+}
+
 /// What became unused. Its ids come back by [`super::Compiler::release`], once no CPU can be reading them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Retired {

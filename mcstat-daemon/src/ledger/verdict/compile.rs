@@ -16,12 +16,13 @@ use std::{
 use mcstat_common::policy::{DECISION_DROP, MAX_RULE_SLOT, PolicyKey, PolicyValue, PortList};
 
 use super::{
-    change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow},
+    change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored},
     flatten::{Flat, flatten},
     ids::Ids,
     model::{Model, PodName},
     object::{Action, ObjectKey, Ports},
     problem::{Problem, Room},
+    reach::Reach,
     resolve::{Content, Resolved, RuleId, resolve},
     select::Selections,
 };
@@ -34,10 +35,14 @@ struct RuleState {
     row: RuleRow,
     version: u32,
     content: Arc<Content>,
+    /// Positions in [`State::names`].
+    pods: Arc<[u32]>,
 }
 
 #[derive(Debug, Clone)]
 struct State {
+    /// The Pods of the last compilation.
+    names: Arc<[PodName]>,
     rules: BTreeMap<RuleId, RuleState>,
     /// Lists by content: index, and how many sets name it.
     lists: HashMap<PortList, (u16, usize)>,
@@ -46,6 +51,8 @@ struct State {
     rule_ids: Ids,
     list_ids: Ids,
     set_ids: Ids,
+    /// Of an earlier run, until the first change.
+    stored: Stored,
 }
 
 /// What lies in the maps, and how to get from there to what a model asks for.
@@ -66,14 +73,24 @@ impl Compiler {
     /// A compiler for empty maps.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        Self::adopting(limits, Stored::default())
+    }
+
+    /// A compiler for maps of an earlier run. Rules that are still there keep their slots; the first change makes all sets
+    /// anew, under other ids, and retires everything else.
+    #[must_use]
+    pub fn adopting(limits: Limits, stored: Stored) -> Self {
+        let slots = stored.rules.iter().map(|rule| rule.slot);
         let state = State {
+            names: Arc::default(),
             rules: BTreeMap::new(),
             lists: HashMap::new(),
             sets: HashMap::new(),
             pods: BTreeMap::new(),
-            rule_ids: Ids::new(limits.rules.min(MAX_RULE_SLOT)),
-            list_ids: Ids::new(limits.lists),
-            set_ids: Ids::new(limits.sets),
+            rule_ids: Ids::without(limits.rules.min(MAX_RULE_SLOT), slots),
+            list_ids: Ids::without(limits.lists, stored.lists.iter().copied()),
+            set_ids: Ids::without(limits.sets, stored.sets.iter().map(|set| set.id)),
+            stored,
         };
         Self {
             limits,
@@ -134,11 +151,23 @@ impl Compiler {
     pub fn rules(&self) -> impl Iterator<Item = &RuleRow> {
         self.state.rules.values().map(|rule| &rule.row)
     }
+
+    /// What each of these rules is about, and for whom.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let rules = self.state.rules.iter();
+        let reach = |rule: &RuleState| (Arc::clone(&rule.content), Arc::clone(&rule.pods));
+        Reach {
+            pods: Arc::clone(&self.state.names),
+            rules: rules.map(|(id, rule)| (id.clone(), reach(rule))).collect(),
+        }
+    }
 }
 
 impl State {
     fn attempt(&mut self, limits: Limits, pods: &[PodName], rules: &[Resolved]) -> Result<Change, Misfit> {
         let mut change = Change::default();
+        self.names = pods.into();
         let keys = self.assign(rules, &mut change)?;
         let mut of_pod = vec![Vec::new(); pods.len()];
         for (position, rule) in rules.iter().enumerate() {
@@ -184,6 +213,7 @@ impl State {
                 action: rule.content.action,
             };
             if let Some(known) = self.rules.get_mut(&rule.id) {
+                known.pods = Arc::clone(&rule.pods);
                 if known.content != rule.content {
                     known.version = known.version.wrapping_add(1);
                     known.content = Arc::clone(&rule.content);
@@ -196,7 +226,7 @@ impl State {
                 keys.push((known.row.slot, known.version));
                 continue;
             }
-            let slot = self.rule_ids.take().ok_or(Misfit::Room(Room::Rules))?;
+            let slot = self.slot(&rule.id).ok_or(Misfit::Room(Room::Rules))?;
             keys.push((slot, 0));
             change.rules.push(row(slot));
             let content = Arc::clone(&rule.content);
@@ -206,10 +236,19 @@ impl State {
                     row: row(slot),
                     version: 0,
                     content,
+                    pods: Arc::clone(&rule.pods),
                 },
             );
         }
         Ok(keys)
+    }
+
+    /// The slot that a rule had in an earlier run, or a free one.
+    fn slot(&mut self, id: &RuleId) -> Option<u16> {
+        match self.stored.rules.iter().position(|rule| rule.id == *id) {
+            Some(position) => Some(self.stored.rules.swap_remove(position).slot),
+            None => self.rule_ids.take(),
+        }
     }
 
     /// The set of the rules at these positions.
@@ -321,6 +360,10 @@ impl State {
             .map(|rule| rule.row)
             .collect();
         change.retired.sets = sets;
+        let stored = std::mem::take(&mut self.stored);
+        change.retired.sets.extend(stored.sets);
+        change.retired.lists.extend(stored.lists);
+        change.retired.rules.extend(stored.rules);
     }
 
     fn flip(&mut self, pods: &[PodName], next: BTreeMap<PodName, Arc<PolicySet>>, change: &mut Change) {

@@ -1,5 +1,7 @@
 //! Small numbers for what lies in the maps. A number that was given back waits until the kernel cannot know it any more.
 
+use std::collections::BTreeSet;
+
 /// Numbers from 1 to a most; 0 always means none.
 #[derive(Debug, Clone)]
 pub(super) struct Ids {
@@ -11,11 +13,14 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn new(most: u16) -> Self {
+    /// All numbers up to the most but for those that are in use already.
+    pub(super) fn without(most: u16, taken: impl IntoIterator<Item = u16>) -> Self {
+        let taken = taken.into_iter().collect::<BTreeSet<_>>();
+        let last = taken.last().copied().unwrap_or(0).min(most);
         Self {
             most,
-            fresh: 1,
-            free: Vec::new(),
+            fresh: u32::from(last) + 1,
+            free: (1..=last).rev().filter(|id| !taken.contains(id)).collect(),
         }
     }
 
@@ -36,6 +41,7 @@ impl Ids {
 
     /// Takes numbers back that nobody knows any more.
     pub(super) fn release(&mut self, ids: impl IntoIterator<Item = u16>) {
-        self.free.extend(ids);
+        let most = self.most;
+        self.free.extend(ids.into_iter().filter(|id| *id <= most));
     }
 }

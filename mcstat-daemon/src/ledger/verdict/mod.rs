@@ -18,6 +18,7 @@ mod model;
 mod object;
 mod prefix;
 mod problem;
+mod reach;
 mod read;
 mod read_rule;
 mod resolve;
@@ -27,7 +28,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow};
+pub use change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored};
 pub use compile::Compiler;
 pub use document::Header;
 pub use model::{Model, PodName};
@@ -37,6 +38,7 @@ pub use object::{
 };
 pub use prefix::{Block, Prefix};
 pub use problem::{GroupFault, Problem, Room};
+pub use reach::{Reach, RuleReach};
 pub use read::{ReadError, UnknownKind};
 pub use resolve::RuleId;
 pub use selector::{LabelSelector, Labels, Operator, Requirement};

@@ -80,13 +80,7 @@ impl Tables {
     /// The verdict on a Pod's packet, record or query; see the `SPACE_` constants for what `address` is.
     #[must_use]
     pub fn judge(&self, pod: &PodName, space: u8, address: Ipv4Addr, transport: Transport) -> Verdict {
-        let (set, spaces) = self.pods.get(pod).copied().unwrap_or_default();
-        let found = if spaces & (1 << space) == 0 {
-            None
-        } else {
-            self.longest(set, space, address)
-        };
-        let value = found.unwrap_or_default();
+        let value = self.value(pod, space, address);
         let transport = match transport {
             Transport::Udp(port) => u32::from(port),
             Transport::UdpFragment => TRANSPORT_FRAGMENT,
@@ -95,10 +89,32 @@ impl Tables {
         Verdict::from(decide(value, self.lists.get(&value.list), transport))
     }
 
+    /// Whether any rule is for this Pod.
+    #[must_use]
+    pub fn has_rules(&self, pod: &PodName) -> bool {
+        self.pods.contains_key(pod)
+    }
+
+    /// Whether the verdict on a Pod's packets to this address rests on their UDP port, too.
+    #[must_use]
+    pub fn asks_for_ports(&self, pod: &PodName, space: u8, address: Ipv4Addr) -> bool {
+        self.value(pod, space, address).list != 0
+    }
+
     /// How many entries the trie has.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.trie.len()
+    }
+
+    fn value(&self, pod: &PodName, space: u8, address: Ipv4Addr) -> PolicyValue {
+        let (set, spaces) = self.pods.get(pod).copied().unwrap_or_default();
+        let found = if spaces & (1 << space) == 0 {
+            None
+        } else {
+            self.longest(set, space, address)
+        };
+        found.unwrap_or_default()
     }
 
     fn longest(&self, set: u16, space: u8, address: Ipv4Addr) -> Option<PolicyValue> {

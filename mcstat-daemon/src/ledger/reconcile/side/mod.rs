@@ -58,7 +58,7 @@ pub(super) struct Moment {
 /// Why a counter is blurred. The later one is the stronger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Blur {
-    /// How many of the Pod's own copies the switch counted is not known.
+    /// What of the veth's count the switch counts is not known: the Pod's own copies, or packets that were denied.
     Own,
     /// Buckets changed.
     Membership,
@@ -113,6 +113,8 @@ struct Base {
 #[derive(Debug)]
 pub(super) struct Side {
     direction: Direction,
+    /// The veth's own account has what rules dropped: nothing is booked.
+    judged: bool,
     base: Option<Base>,
     paused: Option<(Blur, Timestamp)>,
     /// Ticks that must still agree, and what is said until then.
@@ -131,6 +133,7 @@ impl Side {
     pub(super) fn new(direction: Direction) -> Self {
         Self {
             direction,
+            judged: false,
             base: None,
             paused: None,
             settling: None,
@@ -141,6 +144,15 @@ impl Side {
             known: false,
             dropped: 0,
             grew: None,
+        }
+    }
+
+    /// Whether the veth's own account has what rules dropped. Another count is compared then: no baseline survives a change.
+    pub(super) fn judge(&mut self, judged: bool) {
+        if judged != self.judged {
+            self.judged = judged;
+            self.base = None;
+            self.paused = None;
         }
     }
 
@@ -226,13 +238,13 @@ impl Side {
         self.compare(base, seen)
     }
 
-    /// Attributes packets and bytes to a cause. Drops are booked.
+    /// Attributes packets and bytes to a cause. Drops are booked, unless the veth's own account has them.
     pub(super) fn settle(&mut self, cause: Cause, packets: i64, bytes: Option<i64>, now: Timestamp) {
         if let Some(base) = &mut self.base {
             base.packets.shift(packets);
             base.bytes.shift(bytes.unwrap_or(0));
         }
-        if cause.is_drop() && packets > 0 {
+        if cause.is_drop() && packets > 0 && !self.judged {
             self.dropped = self.dropped.saturating_add(packets.unsigned_abs());
             self.grew = Some(now);
         }

@@ -29,7 +29,7 @@ impl Side {
             ..SideBook::default()
         };
         if let Some(base) = self.base.as_ref().filter(|_| self.paused.is_none()) {
-            book.flags |= SideBook::BASELINE;
+            book.flags |= SideBook::BASELINE | if self.judged { SideBook::JUDGED } else { 0 };
             (book.switch_packets, book.switch_bytes) = (base.flow.packets, base.flow.bytes);
             let packets = wire_range(self.direction, base.packets.expected(), base.flow.packets, own.packets);
             let bytes = wire_range(self.direction, base.bytes.expected(), base.flow.bytes, own.bytes);
@@ -45,6 +45,7 @@ impl Side {
     pub(in super::super) fn booked(direction: Direction, book: &SideBook) -> Self {
         Self {
             known: book.flags & SideBook::KNOWN != 0,
+            judged: book.flags & SideBook::JUDGED != 0,
             dropped: book.dropped,
             ..Self::new(direction)
         }

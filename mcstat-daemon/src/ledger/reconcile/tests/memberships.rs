@@ -5,7 +5,7 @@ use crate::{
     api::ledgers::Difference,
     ledger::{
         lines,
-        scene::{at, kernel},
+        scene::{ENFORCED, at, kernel, policy},
     },
 };
 
@@ -63,4 +63,22 @@ fn without_a_kernel_silence_says_nothing() {
     let mut lab = Lab::unread(1);
     lab.members("239.0.0.4", &[0]);
     assert!(differences(&lab.ticks(30)[&0]).is_empty());
+}
+
+/// A rule denied the report: why the switch has nothing is known. When a report is allowed, the switch must have it.
+#[test]
+fn what_a_rule_denies_the_switch_need_not_have() {
+    let text = "{apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy, metadata: {namespace: mkt, name: p}, spec: {priority: 5, \
+                appliedTo: [{podSelector: {}}], egress: [{name: no, action: Drop, protocols: [{igmp: {}}]}]}}";
+    let mut lab = Lab::unread(1);
+    let mut reading = kernel(0, &["239.0.0.2"]);
+    reading.pod = lab.ports[0].pod.clone();
+    lab.namespaces = vec![reading];
+    lab.policy = Some(policy(text, &lab.ports, ENFORCED));
+    report(&mut lab, &["239.0.0.2"]);
+    assert!(differences(&lab.ticks(30)[&0]).is_empty());
+    lab.policy = None;
+    report(&mut lab, &["239.0.0.2"]);
+    let expected = [("239.0.0.2".to_owned(), Difference::NotInSwitch)];
+    assert_eq!(differences(&lab.ticks(17)[&0]), expected);
 }

@@ -3,6 +3,7 @@
 //! A [`Lab`] is a node with a few Pods; a test says what the veth and what the switch counted between two ticks.
 
 mod causes;
+mod judged;
 mod life;
 mod losses;
 mod memberships;
@@ -22,8 +23,8 @@ use crate::{
     ledger::{
         Ledger, Node, WINDOW_SECONDS,
         snapshot::{
-            ControlEvent, DirectionReading, GroupReading, KernelReading, NamespaceReading, PodRef, PortReading,
-            Snapshot, SwitchAccount, SwitchPort, SwitchReading, Traffic, UncountedPort,
+            ControlEvent, DirectionReading, GroupReading, KernelReading, NamespaceReading, PodRef, PolicyReading,
+            PortReading, Snapshot, SwitchAccount, SwitchPort, SwitchReading, Traffic, UncountedPort,
         },
         switch::{FlowCount, Member, Prefix, Rule, Switch, SwitchGroup, Verdict},
     },
@@ -76,6 +77,7 @@ struct Lab {
     has_ingress: bool,
     messages: Vec<ControlEvent>,
     namespaces: Vec<NamespaceReading>,
+    policy: Option<PolicyReading>,
 }
 
 fn new_ledger() -> Ledger {
@@ -150,6 +152,7 @@ impl Lab {
             has_ingress: true,
             messages: Vec::new(),
             namespaces: Vec::new(),
+            policy: None,
         }
     }
 
@@ -286,7 +289,7 @@ impl Lab {
                 SwitchReading::Read(account)
             },
             switch_ports: (0..self.ports.len()).map(|pod| (id(pod), port(pod))).collect(),
-            policy: None,
+            policy: self.policy.clone(),
             detached: self.detached.clone(),
             messages: std::mem::take(&mut self.messages),
         }

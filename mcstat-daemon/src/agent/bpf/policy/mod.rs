@@ -1,0 +1,293 @@
+//! Policy sets in the maps: from one compiled state to the next, while packets pass.
+//!
+//! Promises: a packet is judged by the old set of its Pod or by the new one, whole; only the Pods concerned are touched;
+//! what is deleted is read by no program any more; a killed agent leaves sets that go on judging. An applied [`Change`]
+//! can be applied again: what is done already is not done twice. Nothing here decides what a policy says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    mem::offset_of,
+    sync::{Arc, atomic::Ordering},
+};
+
+use jiff::Timestamp;
+use mcstat_common::{
+    abi::{PORT_DATA_ENFORCED, PORT_REPORTS_ENFORCED, Port},
+    policy::PortList,
+};
+use thiserror::Error;
+
+use super::{
+    maps::Maps,
+    rcu,
+    table::{self, Entry, text},
+};
+use crate::ledger::{
+    snapshot::{Enforced, RuleReading},
+    verdict::{Change, Limits, PodName, PolicySet, Stored},
+};
+
+mod rules;
+mod trie;
+
+pub use rules::read_rules;
+
+/// Why a change is not in force, or not cleaned up after. It can be applied again.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum PolicyError {
+    #[error("{call}: {error}")]
+    System { call: &'static str, error: io::Error },
+    #[error(
+        "the map policies holds {used} of at most {most} prefixes, and a policy set of {wanted} does not fit beside them"
+    )]
+    NoRoom { used: usize, most: u32, wanted: usize },
+    #[error("the change names entry {index} of {map}, which has {entries}; it was compiled for other maps")]
+    Outside {
+        map: &'static str,
+        index: u16,
+        entries: u32,
+    },
+}
+
+/// What the agent knows of the sets in the maps. Behind a lock in [`Maps`].
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    /// The set of each Pod that has one: an interface that is attached later gets its set from here.
+    pods: BTreeMap<PodName, u16>,
+    /// Sets in the trie, and how many entries each has.
+    sets: BTreeMap<u16, usize>,
+    enforced: Enforced,
+}
+
+impl Policies {
+    /// The set of a Pod; 0 = none.
+    pub(super) fn set_of(&self, namespace: &str, pod: &str) -> u16 {
+        self.pods.get(&PodName::new(namespace, pod)).copied().unwrap_or(0)
+    }
+
+    /// The bits of [`Port::flags`] that say what is enforced.
+    pub(super) fn flags(&self) -> u32 {
+        flags(self.enforced)
+    }
+}
+
+fn flags(enforced: Enforced) -> u32 {
+    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+    bit(enforced.data, PORT_DATA_ENFORCED) | bit(enforced.reports, PORT_REPORTS_ENFORCED)
+}
+
+/// Learns what an earlier run left in the maps. Call before ports are entered.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn recover(maps: &Maps) -> io::Result<()> {
+    let sets = trie::sets(maps)?;
+    let mut known = maps.policies();
+    known.sets = sets.iter().map(|set| (set.id, set.entries.len())).collect();
+    for Entry { port, .. } in table::entries(maps) {
+        if let Ok(set @ 1..) = u16::try_from(port.policy_set) {
+            known.pods.insert(pod_name(&port), set);
+        }
+        known.enforced.data |= port.flags & PORT_DATA_ENFORCED != 0;
+        known.enforced.reports |= port.flags & PORT_REPORTS_ENFORCED != 0;
+    }
+    Ok(())
+}
+
+/// What an earlier run left in the maps, for [`crate::ledger::verdict::Compiler::adopting`]: rules keep their slots and
+/// totals, and the first change replaces the sets, which judge until then.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn stored(maps: &Maps) -> io::Result<Stored> {
+    let lists = (1..maps.policy_ports.len()).filter(|index| maps.policy_ports.read(*index) != PortList::default());
+    Ok(Stored {
+        rules: rules::rows(maps).map(|(row, _)| row).collect(),
+        sets: trie::sets(maps)?.into_iter().map(Arc::new).collect(),
+        lists: lists.map(|index| index as u16).collect(),
+    })
+}
+
+/// What fits into the maps. An eighth of the trie is left for new sets beside the old ones: [`apply`] works through a
+/// larger change in steps.
+pub fn limits(maps: &Maps) -> Limits {
+    let ids = |entries: u32| u16::try_from(entries.saturating_sub(1)).unwrap_or(u16::MAX);
+    Limits {
+        rules: ids(maps.rule_names.len()),
+        lists: ids(maps.policy_ports.len()),
+        sets: u16::MAX,
+        entries: (maps.trie_entries - maps.trie_entries / 8) as usize,
+    }
+}
+
+/// Makes a change: rules and lists, sets, the ports' set ids with their generations (one store a port); after an RCU
+/// wait what is retired goes. Afterwards hand [`Change::retired`] to [`crate::ledger::verdict::Compiler::release`].
+/// Returns the last readings of the retired rules.
+///
+/// Blocks for an RCU grace period where something is retired: some 10 ms, up to a second under load. Changes must be
+/// applied by one thread, in the order in which they were compiled. `now` is the start time of new rules.
+///
+/// # Errors
+/// [`PolicyError`]; the ports then have sets of before or of after the change, each whole. Apply it again.
+pub fn apply(maps: &Maps, change: &Change, now: Timestamp) -> Result<Vec<RuleReading>, PolicyError> {
+    apply_with(maps, change, now, rcu::wait)
+}
+
+/// As [`apply`] with another RCU wait; only a test passes another.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_with(
+    maps: &Maps,
+    change: &Change,
+    now: Timestamp,
+    wait: impl Fn() -> io::Result<()>,
+) -> Result<Vec<RuleReading>, PolicyError> {
+    check(maps, change)?;
+    rules::write(maps, &change.rules, now)?;
+    for (index, list) in &change.lists {
+        maps.policy_ports.write(u32::from(*index), *list);
+    }
+    let retired = &change.retired;
+    let mut missing: Vec<&PolicySet> = change.sets.iter().map(|set| &**set).collect();
+    let mut unused: Vec<&PolicySet> = retired.sets.iter().map(|set| &**set).collect();
+    loop {
+        let inserted = insert(maps, &mut missing)?;
+        flip(maps, change, &missing);
+        let done = missing.is_empty();
+        let nothing_left = retired.sets.is_empty() && retired.lists.is_empty() && retired.rules.is_empty();
+        if done && nothing_left {
+            return Ok(Vec::new());
+        }
+        wait().map_err(system("waiting for running programs"))?;
+        let deleted = delete_unused(maps, &mut unused)?;
+        if done {
+            break;
+        }
+        if let (0, 0, Some(set)) = (inserted, deleted, missing.first()) {
+            return Err(PolicyError::NoRoom {
+                used: maps.policies().sets.values().sum(),
+                most: maps.trie_entries,
+                wanted: set.entries.len(),
+            });
+        }
+    }
+    for index in &retired.lists {
+        maps.policy_ports.write(u32::from(*index), PortList::default());
+    }
+    rules::retire(maps, &retired.rules)
+}
+
+/// Tells every port, and those that come, what is enforced.
+pub fn set_enforced(maps: &Maps, enforced: Enforced) {
+    let mut known = maps.policies();
+    known.enforced = enforced;
+    let bits = u64::from(flags(enforced));
+    let mask = u64::from(PORT_DATA_ENFORCED | PORT_REPORTS_ENFORCED);
+    for entry in table::entries(maps) {
+        let word = maps.ports.word(entry.position, offset_of!(Port, flags));
+        // The number of addresses lies in the same word, and is the ports thread's.
+        word.fetch_and(!(mask & !bits), Ordering::AcqRel);
+        word.fetch_or(bits, Ordering::AcqRel);
+    }
+}
+
+/// What [`set_enforced`] last said; after a restart what the ports in the maps say.
+pub fn enforced(maps: &Maps) -> Enforced {
+    maps.policies().enforced
+}
+
+/// The set that judges a Pod; `None`: no rule is for it.
+pub fn set_of(maps: &Maps, pod: &PodName) -> Option<u16> {
+    maps.policies().pods.get(pod).copied()
+}
+
+fn system(call: &'static str) -> impl Fn(io::Error) -> PolicyError {
+    move |error| PolicyError::System { call, error }
+}
+
+fn pod_name(port: &Port) -> PodName {
+    PodName::new(text(&port.namespace), text(&port.pod))
+}
+
+/// Everything that the change names lies in the maps.
+fn check(maps: &Maps, change: &Change) -> Result<(), PolicyError> {
+    let (rules, lists) = (maps.rule_names.len(), maps.policy_ports.len());
+    let slots = change.rules.iter().chain(&change.retired.rules).map(|rule| rule.slot);
+    let indices = change.lists.iter().map(|(index, _)| index).chain(&change.retired.lists);
+    let outside = |map, entries| move |index: u16| (u32::from(index) >= entries).then_some((map, index, entries));
+    let mut found = slots.filter_map(outside("rules", rules));
+    match found
+        .next()
+        .or_else(|| indices.copied().filter_map(outside("policy_ports", lists)).next())
+    {
+        Some((map, index, entries)) => Err(PolicyError::Outside { map, index, entries }),
+        None => Ok(()),
+    }
+}
+
+/// Inserts sets while there is room, and takes them off the list; how many.
+fn insert(maps: &Maps, missing: &mut Vec<&PolicySet>) -> Result<usize, PolicyError> {
+    let mut inserted = 0;
+    while let Some(set) = missing.first() {
+        let used: usize = {
+            let known = maps.policies();
+            let others = known.sets.iter().filter(|(id, _)| **id != set.id);
+            others.map(|(_, entries)| entries).sum()
+        };
+        if used + set.entries.len() > maps.trie_entries as usize {
+            break;
+        }
+        maps.policies().sets.insert(set.id, set.entries.len());
+        trie::insert(maps, &set.entries).map_err(system("inserting a policy set"))?;
+        missing.remove(0);
+        inserted += 1;
+    }
+    Ok(inserted)
+}
+
+/// Gives every Pod its set, unless that is still missing.
+fn flip(maps: &Maps, change: &Change, missing: &[&PolicySet]) {
+    let missing: BTreeSet<u16> = missing.iter().map(|set| set.id).collect();
+    let retired: BTreeSet<u16> = change.retired.sets.iter().map(|set| set.id).collect();
+    let flips: BTreeMap<&PodName, u16> = change
+        .flips
+        .iter()
+        .map(|(pod, set)| (pod, set.as_ref().map_or(0, |set| set.id)))
+        .collect();
+    let mut known = maps.policies();
+    for (pod, set) in flips.iter().filter(|(_, set)| !missing.contains(set)) {
+        match set {
+            0 => known.pods.remove(*pod),
+            set => known.pods.insert((*pod).clone(), *set),
+        };
+    }
+    // Pods that the change knows nothing of, with sets of an earlier run.
+    known
+        .pods
+        .retain(|pod, set| !retired.contains(set) || flips.contains_key(pod));
+    for entry in table::entries(maps) {
+        let set = known.pods.get(&pod_name(&entry.port)).copied().unwrap_or(0);
+        if entry.port.policy_set != u32::from(set) {
+            let generation = entry.port.generation.wrapping_add(1).max(1);
+            // Both halves at once: no packet meets the new set with a verdict of the old one.
+            maps.ports
+                .word(entry.position, offset_of!(Port, generation))
+                .store(u64::from(generation) | u64::from(set) << 32, Ordering::Release);
+        }
+    }
+}
+
+/// Deletes the sets that no Pod has any more, and takes them off the list; how many. An RCU wait is over.
+fn delete_unused(maps: &Maps, unused: &mut Vec<&PolicySet>) -> Result<usize, PolicyError> {
+    let used: BTreeSet<u16> = maps.policies().pods.values().copied().collect();
+    let (wanted, deletable): (Vec<&PolicySet>, Vec<_>) = unused.iter().copied().partition(|set| used.contains(&set.id));
+    for set in &deletable {
+        trie::delete(maps, &set.entries).map_err(system("deleting a policy set"))?;
+        maps.policies().sets.remove(&set.id);
+    }
+    *unused = wanted;
+    Ok(deletable.len())
+}

@@ -1,0 +1,190 @@
+//! The rules in the maps: `rule_names` says which, `rules` what each decided on each CPU.
+//!
+//! A name lives as long as the rule is for any Pod, over restarts of the agent: so does its slot, so do its totals.
+
+use std::{
+    io,
+    mem::offset_of,
+    sync::{Arc, atomic::Ordering},
+};
+
+use jiff::Timestamp;
+use mcstat_common::abi::{RULE_ALLOW, RULE_CLUSTER, RULE_DROP, RULE_NAMESPACED, RuleCounter, RuleName};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::{
+    super::{
+        maps::Maps,
+        sys,
+        table::{put, text},
+    },
+    PolicyError, system,
+};
+use crate::ledger::{
+    snapshot::{RuleReading, Traffic, WouldDrop},
+    verdict::{Action, Kind, ObjectKey, RuleId, RuleRow},
+};
+
+/// Counters of a rule that are added up; the last word of [`RuleCounter`] is no total.
+const TOTALS: usize = size_of::<RuleCounter>() / 8 - 1;
+
+/// Every rule and what it decided since its start, by slot.
+///
+/// # Errors
+/// What bpf(2) returns.
+pub fn read_rules(maps: &Maps) -> io::Result<Vec<RuleReading>> {
+    // No rule is retired meanwhile: a name without its counters would be a total that falls.
+    let _lock = maps.policies();
+    let rows: Vec<_> = rows(maps).collect();
+    read(maps, rows)
+}
+
+/// Rules whose name is there, with the name, by slot.
+pub(super) fn rows(maps: &Maps) -> impl Iterator<Item = (RuleRow, RuleName)> {
+    let taken = (1..maps.rule_names.len()).filter(|slot| maps.rule_names.first_word(*slot) != 0);
+    taken.map(|slot| {
+        let name = maps.rule_names.read(slot);
+        (row(slot as u16, &name), name)
+    })
+}
+
+/// Writes names. A rule that is new has its counters zeroed before; one that only changes keeps them.
+pub(super) fn write(maps: &Maps, rows: &[RuleRow], now: Timestamp) -> Result<(), PolicyError> {
+    let _lock = maps.policies();
+    for row in rows {
+        let slot = u32::from(row.slot);
+        let known = maps.rule_names.read(slot);
+        let mut name = describe(row);
+        if known.kind != 0 && known.uid == name.uid && known.rule == name.rule {
+            (name.start_ms, name.carried) = (known.start_ms, known.carried);
+        } else {
+            free(maps, slot).map_err(system("zeroing the counters of a rule"))?;
+            name.start_ms = now.as_millisecond() as u64;
+        }
+        publish(maps, slot, name);
+    }
+    Ok(())
+}
+
+/// Reads rules for the last time and frees their slots. No set names them, and an RCU wait is over.
+pub(super) fn retire(maps: &Maps, retired: &[RuleRow]) -> Result<Vec<RuleReading>, PolicyError> {
+    let _lock = maps.policies();
+    let taken = retired.iter().filter_map(|row| {
+        let name = maps.rule_names.read(u32::from(row.slot));
+        (name.kind != 0).then(|| (row.clone(), name))
+    });
+    let readings = read(maps, taken.collect()).map_err(system("reading rules for the last time"))?;
+    for row in retired {
+        free(maps, u32::from(row.slot)).map_err(system("zeroing the counters of a rule"))?;
+    }
+    Ok(readings)
+}
+
+/// The name goes first: what has none is zeroed before it is used again.
+fn free(maps: &Maps, slot: u32) -> io::Result<()> {
+    publish(maps, slot, RuleName::new_zeroed());
+    let zeroes = vec![0u64; sys::per_cpu_size::<RuleCounter>(maps.cpus) / 8];
+    sys::zero_per_cpu(maps.rules(), slot, &zeroes)
+}
+
+/// Replaces a name; its first word, by which it is there at all, last.
+fn publish(maps: &Maps, slot: u32, mut name: RuleName) {
+    let head = u64::from(name.kind) | u64::from(name.action) << 32;
+    let first = maps.rule_names.word(slot, offset_of!(RuleName, kind));
+    first.store(0, Ordering::Release);
+    (name.kind, name.action) = (0, 0);
+    maps.rule_names.write(slot, name);
+    first.store(head, Ordering::Release);
+}
+
+fn read(maps: &Maps, rows: Vec<(RuleRow, RuleName)>) -> io::Result<Vec<RuleReading>> {
+    let slots = rows.iter().map(|(row, _)| u32::from(row.slot));
+    let (Some(first), Some(last)) = (slots.clone().min(), slots.max()) else {
+        return Ok(Vec::new());
+    };
+    let count = last - first + 1;
+    let element = sys::per_cpu_size::<RuleCounter>(maps.cpus);
+    let mut values = vec![0u64; element / 8 * count as usize];
+    let mut keys = vec![0; count as usize];
+    sys::lookup_batch(maps.rules(), first, count, element, &mut keys, &mut values)?;
+    let readings = rows.into_iter().filter_map(|(row, name)| {
+        let mut elements = values.chunks_exact(element / 8);
+        let element = elements.nth((u32::from(row.slot) - first) as usize)?;
+        let counter = total(element, &name);
+        Some(reading(row, &name, &counter))
+    });
+    Ok(readings.collect())
+}
+
+/// Sums one element over the CPUs, and adds what is carried.
+fn total(values: &[u64], name: &RuleName) -> RuleCounter {
+    let mut sums = [0u64; TOTALS + 1];
+    for cpu in values.chunks_exact(sums.len()).chain([name.carried.as_slice()]) {
+        sums.iter_mut()
+            .zip(cpu)
+            .for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
+    }
+    RuleCounter::read_from_bytes(sums.as_bytes()).unwrap_or_else(|_| RuleCounter::new_zeroed())
+}
+
+fn reading(row: RuleRow, name: &RuleName, counter: &RuleCounter) -> RuleReading {
+    RuleReading {
+        row,
+        start: Timestamp::from_millisecond(name.start_ms as i64).unwrap_or(Timestamp::UNIX_EPOCH),
+        data: Traffic {
+            packets: counter.packets,
+            segments: counter.segments,
+            bytes: counter.bytes,
+        },
+        messages: counter.messages,
+        message_bytes: counter.message_bytes,
+        records: counter.records,
+        would_drop: WouldDrop {
+            packets: counter.would_drop_packets,
+            messages: counter.would_drop_messages,
+            records: counter.would_drop_records,
+        },
+    }
+}
+
+fn describe(row: &RuleRow) -> RuleName {
+    let mut name = RuleName::new_zeroed();
+    name.kind = match row.policy.kind {
+        Kind::NetworkPolicy => RULE_NAMESPACED,
+        _ => RULE_CLUSTER,
+    };
+    name.action = match row.action {
+        Action::Allow => RULE_ALLOW,
+        Action::Drop => RULE_DROP,
+    };
+    put(&mut name.namespace, &row.policy.namespace);
+    put(&mut name.policy, &row.policy.name);
+    put(&mut name.uid, &row.id.uid);
+    put(&mut name.rule, &row.id.name);
+    name
+}
+
+fn row(slot: u16, name: &RuleName) -> RuleRow {
+    let shared = |field: &[u8]| -> Arc<str> { text(field).into() };
+    RuleRow {
+        slot,
+        id: RuleId {
+            uid: shared(&name.uid),
+            name: shared(&name.rule),
+        },
+        policy: ObjectKey {
+            kind: if name.kind == RULE_NAMESPACED {
+                Kind::NetworkPolicy
+            } else {
+                Kind::ClusterNetworkPolicy
+            },
+            namespace: shared(&name.namespace),
+            name: shared(&name.policy),
+        },
+        action: if name.action == RULE_DROP {
+            Action::Drop
+        } else {
+            Action::Allow
+        },
+    }
+}

@@ -1,0 +1,257 @@
+//! Policies in force: objects and the node's Pods in, changes of the maps out, on a thread of its own, since a change may
+//! wait for RCU.
+//!
+//! A list of Pods is handed on to the ports thread when it is compiled, so that a new Pod is judged from its first packet
+//! on. Changes that come together are made together. What an earlier run left in the maps judges until both the objects and
+//! the Pods are known; what a source that has gone away said last holds.
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    bpf::{
+        maps::Maps,
+        now,
+        policy::{self, PolicyError},
+    },
+    pods::PodPorts,
+    policy::{PolicyObjects, complain},
+};
+use crate::ledger::{
+    snapshot::{KnownPolicy, RuleReading},
+    verdict::{Change, CompileError, Compiler, Model, ObjectKey, PodName, Problem, Reach, Stored, Tables},
+};
+
+/// The least time between two changes: what comes meanwhile is one change more.
+const PACE: Duration = Duration::from_millis(20);
+/// How often a change that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why policies are not in force.
+#[derive(Debug, Error)]
+pub enum JudgeError {
+    /// The maps, at the start.
+    #[error("the policies in the maps cannot be read: {0}")]
+    Read(io::Error),
+    /// They cannot be compiled now.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The maps do not take them.
+    #[error(transparent)]
+    Apply(#[from] PolicyError),
+}
+
+/// What the tick is told of the policies in force.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    /// What the kernel judges by.
+    pub(super) tables: Arc<Tables>,
+    /// Every policy that has rules for multicast.
+    pub(super) policies: Arc<[KnownPolicy]>,
+    /// What each rule is about.
+    pub(super) reach: Arc<Reach>,
+    /// What is not judged as it is written, as sentences.
+    pub(super) problems: Arc<[String]>,
+}
+
+/// What the thread listens to, and whom it tells.
+pub(super) struct Channels {
+    /// The policies, and what they refer to.
+    pub(super) objects: watch::Receiver<PolicyObjects>,
+    /// The node's Pods.
+    pub(super) pods: watch::Receiver<PodPorts>,
+    /// The same Pods, once they are compiled.
+    pub(super) compiled: watch::Sender<PodPorts>,
+    /// What is in force; `None` without a policy source.
+    pub(super) judged: watch::Sender<Option<Judged>>,
+    /// Last readings of rules that are gone, for one more summary.
+    pub(super) retired: mpsc::Sender<RuleReading>,
+}
+
+/// What the thread works on.
+pub(super) struct Judge {
+    maps: Arc<Maps>,
+    compiler: Compiler,
+    tables: Tables,
+    /// A change that was not made, or not whole.
+    unfinished: Option<Change>,
+    /// Whether the last round is to be tried again.
+    again: bool,
+    complaints: Vec<String>,
+    /// What went wrong last.
+    trouble: Option<String>,
+}
+
+/// What is to be in force.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// `None`: nothing was told yet.
+    model: Option<Model>,
+    /// Whether there is a policy source.
+    known: bool,
+    /// Sorted, each once; `None` until a source of Pods was connected.
+    pods: Option<Vec<PodName>>,
+}
+
+impl Wanted {
+    /// Takes a list of Pods; whether it has others than before.
+    fn take_pods(&mut self, list: &PodPorts) -> bool {
+        // An empty list of a source that was never connected says nothing about the Pods.
+        if !list.connected && self.pods.is_none() {
+            return false;
+        }
+        let names = list.ports.iter();
+        let mut names: Vec<_> = names
+            .map(|port| PodName::new(&port.pod.namespace, &port.pod.name))
+            .collect();
+        names.sort();
+        names.dedup();
+        let news = self.pods.as_ref() != Some(&names);
+        self.pods = Some(names);
+        news
+    }
+
+    fn take_objects(&mut self, objects: &PolicyObjects) {
+        self.known = objects.known;
+        let objects = objects.objects.iter().filter(|_| objects.known);
+        self.model = Some(objects.cloned().collect());
+    }
+}
+
+impl Judge {
+    /// Begins with what lies in the maps.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub(super) fn open(maps: Arc<Maps>) -> Result<Self, JudgeError> {
+        let stored = policy::stored(&maps).map_err(JudgeError::Read)?;
+        let compiler = Compiler::adopting(policy::limits(&maps), stored);
+        Ok(Self {
+            maps,
+            compiler,
+            tables: Tables::default(),
+            unfinished: None,
+            again: false,
+            complaints: Vec::new(),
+            trouble: None,
+        })
+    }
+
+    /// Follows objects and Pods on a thread until one of their senders is gone. What is in force stays in force.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(super) fn spawn(mut self, runtime: Handle, mut channels: Channels) -> io::Result<thread::JoinHandle<()>> {
+        thread::Builder::new().name("policy".to_owned()).spawn(move || {
+            let mut wanted = Wanted::default();
+            let mut objects_changed = false;
+            loop {
+                let list = channels.pods.borrow_and_update().clone();
+                let mut changed = wanted.take_pods(&list);
+                if objects_changed {
+                    wanted.take_objects(&channels.objects.borrow_and_update());
+                    changed = true;
+                }
+                let worked = self.round(changed, &wanted, &channels);
+                channels.compiled.send_replace(list);
+                if worked {
+                    thread::sleep(PACE);
+                }
+                let next = runtime.block_on(async {
+                    tokio::select! {
+                        pods = channels.pods.changed() => pods.map(|()| false),
+                        objects = channels.objects.changed() => objects.map(|()| true),
+                        () = sleep(RETRY), if self.again => Ok(false),
+                    }
+                });
+                match next {
+                    Ok(changed) => objects_changed = changed,
+                    Err(_) => return,
+                }
+            }
+        })
+    }
+
+    /// Brings into force what is wanted, and what an earlier round could not; whether there was anything to do.
+    fn round(&mut self, changed: bool, wanted: &Wanted, channels: &Channels) -> bool {
+        let (Some(model), Some(pods)) = (&wanted.model, &wanted.pods) else {
+            return false;
+        };
+        if !changed && !self.again {
+            return false;
+        }
+        let made = self.finish(channels).and_then(|()| {
+            let change = self.compiler.compile(model, pods)?;
+            self.unfinished = Some(change);
+            self.finish(channels)
+        });
+        self.again = made.is_err();
+        let trouble = made.err().map(|error| error.to_string());
+        if let Some(error) = trouble.as_ref().filter(|error| self.trouble.as_ref() != Some(error)) {
+            warn!(error, "the policies are not in force as they are; it is tried again");
+        }
+        self.trouble = trouble;
+        channels.judged.send_replace(wanted.known.then(|| Judged {
+            tables: Arc::new(self.tables.clone()),
+            policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
+            reach: Arc::new(self.compiler.reach()),
+            problems: self.complaints.as_slice().into(),
+        }));
+        true
+    }
+
+    /// Makes the change that waits, if one does.
+    fn finish(&mut self, channels: &Channels) -> Result<(), JudgeError> {
+        let Some(change) = self.unfinished.as_mut() else {
+            return Ok(());
+        };
+        let last = policy::apply(&self.maps, change, now())?;
+        self.tables.apply(change);
+        debug!(
+            rules = change.rules.len(),
+            sets = change.sets.len(),
+            pods = change.flips.len(),
+            "policies in force"
+        );
+        complain(
+            &mut self.complaints,
+            change.problems.iter().map(Problem::to_string).collect(),
+        );
+        self.compiler.release(std::mem::take(&mut change.retired));
+        self.unfinished = None;
+        for reading in last {
+            // A tick that does not read is no reason to wait.
+            let _ = channels.retired.try_send(reading);
+        }
+        Ok(())
+    }
+}
+
+fn known(key: &ObjectKey, uid: &Arc<str>) -> KnownPolicy {
+    KnownPolicy {
+        key: key.clone(),
+        uid: Arc::clone(uid),
+    }
+}
+
+/// What every port of the maps is judged by goes: there is no policy source.
+///
+/// # Errors
+/// The maps cannot be read, or the change cannot be made.
+pub(super) fn clear(maps: &Maps) -> Result<(), JudgeError> {
+    let stored = policy::stored(maps).map_err(JudgeError::Read)?;
+    if stored == Stored::default() {
+        return Ok(());
+    }
+    info!("no policy source is configured; what an earlier run judged by is taken out of the maps");
+    let change = Compiler::adopting(policy::limits(maps), stored).compile(&Model::default(), &[])?;
+    policy::apply(maps, &change, now())?;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! What policies allowed and dropped in the cluster: the sum over the nodes of what each of them counted.
+//!
+//! Pure. A node's numbers are cumulative since the start of each life of a rule, so a report replaces what the same node
+//! said of the same life, and another life adds to it: a retry changes nothing, no number falls, and what a node counted
+//! that is gone stays in the sum until the policy goes. A policy that is made again begins at zero. Which policies there
+//! are is for this server's own source to say, where it has one ([`Existing`]); else they are those that nodes report.
+
+mod share;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use self::share::Share;
+use crate::{
+    agent::policy::{PolicyObjects, files},
+    api::{
+        policy::{NetworkPolicyReference, NetworkPolicyStats, PolicyStats, PolicyStatus, TrafficStats},
+        resource::Object as _,
+        stats::{self, Metadata},
+        summary::NodeStatsSummary,
+    },
+    ledger::verdict::{Kind, Model},
+};
+
+/// Which policy, whatever happens to its UID: see [`files::made_of`].
+type Identity = Arc<str>;
+
+/// The policies that there are, as a source of this server's own knows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Existing(BTreeMap<Identity, Policy>);
+
+/// A policy by kind and name, and its UID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Policy {
+    cluster_wide: bool,
+    reference: NetworkPolicyReference,
+}
+
+impl Existing {
+    /// Those with rules for multicast; `None` while the source has not been read: that is not the same as none.
+    #[must_use]
+    pub fn of(objects: &PolicyObjects) -> Option<Self> {
+        let model: Model = objects.known.then(|| objects.objects.iter().cloned().collect())?;
+        let policies = model.policies().map(|(key, uid, _)| {
+            let policy = Policy {
+                cluster_wide: key.kind == Kind::ClusterNetworkPolicy,
+                reference: NetworkPolicyReference {
+                    namespace: key.namespace.to_string(),
+                    name: key.name.to_string(),
+                    uid: uid.to_string(),
+                },
+            };
+            (files::made_of(uid).into(), policy)
+        });
+        Some(Self(policies.collect()))
+    }
+}
+
+/// What one node said of policies.
+#[derive(Debug, Default)]
+pub(super) struct Said(BTreeMap<Identity, (bool, NetworkPolicyStats)>);
+
+impl Said {
+    /// Takes it out of a summary; `None`: the node has no source of policies, or has not read it yet.
+    pub(super) fn take(summary: &mut NodeStatsSummary) -> Option<Self> {
+        let lists = [
+            (true, summary.antrea_cluster_network_policies.take()),
+            (false, summary.antrea_network_policies.take()),
+        ];
+        if lists.iter().all(|(_, list)| list.is_none()) {
+            return None;
+        }
+        let said = lists.into_iter().flat_map(|(cluster_wide, list)| {
+            let list = list.into_iter().flatten();
+            list.map(move |policy| {
+                let identity: Identity = files::made_of(&policy.network_policy.uid).into();
+                (identity, (cluster_wide, policy))
+            })
+        });
+        Some(Self(said.collect()))
+    }
+
+    fn names(&self, identity: &str) -> bool {
+        self.0.contains_key(identity)
+    }
+}
+
+/// The nodes at one time: of each that has not expired its name, and what it said of policies.
+pub(super) type Nodes<'a> = BTreeMap<&'a str, Option<&'a Said>>;
+
+/// Every policy's sum.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Policies {
+    existing: Option<Arc<Existing>>,
+    sums: BTreeMap<Identity, Arc<Sum>>,
+}
+
+#[derive(Debug, Clone)]
+struct Sum {
+    policy: Policy,
+    /// When this server heard of it.
+    since: Timestamp,
+    /// Publish time of the last change.
+    version: i64,
+    /// What each node counted, gone ones included.
+    nodes: BTreeMap<String, Share>,
+}
+
+/// What is served beside every sum.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    pub(super) reporting: u32,
+    pub(super) expected: u32,
+}
+
+impl Policies {
+    /// Takes what this node said, which is among `nodes`, and forgets the policies that are gone.
+    pub(super) fn take(&mut self, node: &str, nodes: &Nodes<'_>, version: i64, now: Timestamp) {
+        let said = nodes.get(node).copied().flatten();
+        for (identity, (cluster_wide, reported)) in said.iter().flat_map(|said| &said.0) {
+            self.count(node, identity, *cluster_wide, reported, nodes, (version, now));
+        }
+        self.forget(nodes);
+    }
+
+    /// The source of this server's own says what there is; `None`: it has none.
+    pub(super) fn follow(&mut self, existing: Option<Existing>, nodes: &Nodes<'_>, version: i64, now: Timestamp) {
+        let before = self.sums.keys().cloned().collect::<Vec<_>>();
+        for (identity, policy) in existing.iter().flat_map(|existing| &existing.0) {
+            let sum = self.sums.entry(Arc::clone(identity)).or_insert_with(|| {
+                Arc::new(Sum {
+                    policy: policy.clone(),
+                    since: now,
+                    version,
+                    nodes: BTreeMap::new(),
+                })
+            });
+            // Seldom: only what changed is copied.
+            if sum.policy != *policy {
+                let sum = Arc::make_mut(sum);
+                if sum.policy.reference.uid != policy.reference.uid {
+                    sum.begin_anew(now);
+                }
+                (sum.policy, sum.version) = (policy.clone(), version);
+            }
+        }
+        self.existing = existing.map(Arc::new);
+        // A node may have told of it first.
+        for (node, said) in nodes {
+            for (identity, (cluster_wide, reported)) in said.iter().flat_map(|said| &said.0) {
+                if !before.contains(identity) {
+                    self.count(node, identity, *cluster_wide, reported, nodes, (version, now));
+                }
+            }
+        }
+        self.forget(nodes);
+    }
+
+    fn count(
+        &mut self,
+        node: &str,
+        identity: &Identity,
+        cluster_wide: bool,
+        reported: &NetworkPolicyStats,
+        nodes: &Nodes<'_>,
+        (version, now): (i64, Timestamp),
+    ) {
+        let known = self.existing.as_ref().map(|existing| existing.0.get(identity));
+        // The own source knows better: there is none, or not yet.
+        if known == Some(None) && !self.sums.contains_key(identity) {
+            return;
+        }
+        let sum = self.sums.entry(Arc::clone(identity)).or_insert_with(|| {
+            let policy = Policy {
+                cluster_wide,
+                reference: reported.network_policy.clone(),
+            };
+            Arc::new(Sum {
+                policy,
+                since: now,
+                version,
+                nodes: BTreeMap::new(),
+            })
+        });
+        let sum = Arc::make_mut(sum);
+        sum.version = version;
+        let uid = &reported.network_policy.uid;
+        let share = sum.nodes.entry(node.to_owned()).or_insert_with(|| Share::new(uid));
+        let made_again = !share.is_of(uid);
+        if made_again {
+            *share = Share::new(uid);
+        }
+        share.take(&reported.rule_traffic_stats);
+        if made_again && known.is_none() {
+            sum.nodes
+                .retain(|name, share| share.is_of(uid) || nodes.contains_key(name.as_str()));
+            (sum.policy.reference, sum.since) = (reported.network_policy.clone(), now);
+        }
+    }
+
+    fn forget(&mut self, nodes: &Nodes<'_>) {
+        let existing = self.existing.clone();
+        // A policy of the own source's files may come back, and what was counted before is to be told from what comes then.
+        let may_come_back = |sum: &Sum| existing.is_some() && files::is_made_up(&sum.policy.reference.uid);
+        self.sums
+            .retain(|identity, sum| exists(existing.as_deref(), identity, nodes) || may_come_back(sum));
+    }
+
+    /// The policies of this kind, in one namespace or in all, sorted by namespace and name.
+    pub(super) fn served<const CLUSTER_WIDE: bool>(
+        &self,
+        namespace: Option<&str>,
+        nodes: &Nodes<'_>,
+        counted: Counted,
+    ) -> Vec<PolicyStats<CLUSTER_WIDE>> {
+        let existing = self.existing.as_deref();
+        let there = self.sums.iter().filter(|(identity, sum)| {
+            let reference = &sum.policy.reference;
+            sum.policy.cluster_wide == CLUSTER_WIDE
+                && namespace.is_none_or(|wanted| reference.namespace == wanted)
+                && exists(existing, identity, nodes)
+        });
+        // Two of one name: nodes do not learn at once that a policy was made again. The one heard of last is it.
+        let mut newest: BTreeMap<(&str, &str), &Sum> = BTreeMap::new();
+        for (_, sum) in there {
+            let reference = &sum.policy.reference;
+            let shown = newest.entry((&reference.namespace, &reference.name)).or_insert(sum);
+            if (sum.since, &reference.uid) > (shown.since, &shown.policy.reference.uid) {
+                *shown = sum;
+            }
+        }
+        newest.into_values().map(|sum| sum.served(counted)).collect()
+    }
+}
+
+fn exists(existing: Option<&Existing>, identity: &str, nodes: &Nodes<'_>) -> bool {
+    existing.map_or_else(
+        || nodes.values().flatten().any(|said| said.names(identity)),
+        |existing| existing.0.contains_key(identity),
+    )
+}
+
+impl Sum {
+    /// Made again by the own source, while nodes may still tell of the one before.
+    fn begin_anew(&mut self, now: Timestamp) {
+        self.since = now;
+        self.nodes.values_mut().for_each(|share| share.begin_anew(now));
+    }
+
+    fn served<const CLUSTER_WIDE: bool>(&self, counted: Counted) -> PolicyStats<CLUSTER_WIDE> {
+        let rules = share::sum(self.nodes.values());
+        let start_time = rules.iter().map(|rule| rule.start_time).min();
+        let mut would_drop = crate::api::policy::Denied::default();
+        rules.iter().for_each(|rule| would_drop.add(rule.would_drop));
+        let reference = &self.policy.reference;
+        PolicyStats {
+            api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
+            kind: PolicyStats::<CLUSTER_WIDE>::RESOURCE.kind.to_owned(),
+            metadata: Metadata {
+                namespace: reference.namespace.clone(),
+                name: reference.name.clone(),
+                uid: Some(reference.uid.clone()),
+                creation_timestamp: Some(start_time.map_or(self.since, |start| start.min(self.since))),
+                resource_version: Some(self.version.to_string()),
+                ..Metadata::default()
+            },
+            traffic_stats: TrafficStats::sum(&rules),
+            rule_traffic_stats: rules,
+            status: PolicyStatus {
+                start_time,
+                kept_since: self.since,
+                nodes_reporting: counted.reporting,
+                nodes_expected: counted.expected,
+                would_drop,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "policies_tests.rs"]
+mod tests;

@@ -1,0 +1,133 @@
+//! What one node counted of one policy, life by life.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::api::policy::RuleTrafficStats;
+
+/// Lives of one rule that are kept apart. Twice as many as a node tells of: an older one is never told of again, and can be
+/// added to those before it.
+const LIVES: usize = 16;
+
+/// One node's part of a sum.
+#[derive(Debug, Clone)]
+pub(super) struct Share {
+    /// The policy's UID, as the node says it.
+    uid: String,
+    rules: BTreeMap<String, Rule>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Rule {
+    lives: BTreeMap<Timestamp, Life>,
+    /// The sum of lives that are too many.
+    past: Option<RuleTrafficStats>,
+}
+
+#[derive(Debug, Clone)]
+struct Life {
+    reported: RuleTrafficStats,
+    /// What belongs to the policy's life before this one.
+    before: Option<RuleTrafficStats>,
+}
+
+impl Share {
+    /// Nothing yet of the policy with this UID.
+    pub(super) fn new(uid: &str) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            rules: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is of the policy with this UID.
+    pub(super) fn is_of(&self, uid: &str) -> bool {
+        self.uid == uid
+    }
+
+    /// Takes a newer report.
+    pub(super) fn take(&mut self, reported: &[RuleTrafficStats]) {
+        for reported in reported {
+            // Almost always known: the name need not be copied again.
+            let rule = match self.rules.get_mut(&reported.name) {
+                Some(rule) => rule,
+                None => self.rules.entry(reported.name.clone()).or_default(),
+            };
+            match rule.lives.get_mut(&reported.start_time) {
+                Some(life) => life.reported.advance(reported.clone()),
+                None => rule.begin(reported),
+            }
+        }
+    }
+
+    /// What was counted until now belongs to a policy that was there before.
+    pub(super) fn begin_anew(&mut self, now: Timestamp) {
+        for rule in self.rules.values_mut() {
+            rule.past = None;
+            for life in rule.lives.values_mut() {
+                let mut before = life.reported.clone();
+                before.start_time = now;
+                life.before = Some(before);
+            }
+        }
+    }
+}
+
+impl Rule {
+    fn begin(&mut self, reported: &RuleTrafficStats) {
+        let life = Life {
+            reported: reported.clone(),
+            before: None,
+        };
+        self.lives.insert(reported.start_time, life);
+        if self.lives.len() > LIVES
+            && let Some((_, oldest)) = self.lives.pop_first()
+        {
+            let oldest = oldest.counted();
+            match &mut self.past {
+                Some(past) => past.add(&oldest),
+                None => self.past = Some(oldest),
+            }
+        }
+    }
+
+    /// The lives, what the newest does last.
+    fn counted(&self) -> impl Iterator<Item = RuleTrafficStats> {
+        self.past.iter().cloned().chain(self.lives.values().map(Life::counted))
+    }
+}
+
+impl Life {
+    fn counted(&self) -> RuleTrafficStats {
+        match &self.before {
+            None => self.reported.clone(),
+            Some(before) => self.reported.since(before),
+        }
+    }
+}
+
+/// The rules by name, each the sum over these shares. What a switch counts for a rule is of one node, so it is told only if
+/// there is no other.
+pub(super) fn sum<'a>(shares: impl ExactSizeIterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
+    let alone = shares.len() == 1;
+    let mut sums: BTreeMap<&str, (RuleTrafficStats, Timestamp)> = BTreeMap::new();
+    for (name, rule) in shares.flat_map(|share| &share.rules) {
+        for mut life in rule.counted() {
+            // One that ended here is none that ended everywhere.
+            life.ended = false;
+            life.switch = life.switch.filter(|_| alone);
+            let began = life.start_time;
+            match sums.get_mut(name.as_str()) {
+                None => drop(sums.insert(name, (life, began))),
+                Some((sum, newest)) => {
+                    if began >= *newest {
+                        (sum.action, sum.switch, *newest) = (life.action, life.switch, began);
+                    }
+                    sum.add(&life);
+                }
+            }
+        }
+    }
+    sums.into_values().map(|(sum, _)| sum).collect()
+}

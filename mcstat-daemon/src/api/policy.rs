@@ -1,0 +1,273 @@
+//! What policies allowed and dropped, rule by rule: as a node tells it, and as `stats.antrea.io/v1alpha1` serves it.
+//!
+//! `networkPolicy`, `trafficStats`, `ruleTrafficStats`, `name`, `packets`, `bytes` and `sessions` are Antrea's fields; the
+//! others are ours and stand beside them. Every number is cumulative since the `startTime` beside it. For rules on IGMP
+//! `packets` are messages in which the rule decided at least one record and `bytes` their frames, once each; what Antrea
+//! counts there is `records`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::stats::Metadata;
+
+/// Packets, bytes, sessions (Antrea's `TrafficStats`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrafficStats {
+    /// Packets (skbs) of data, or IGMP messages.
+    pub packets: u64,
+    /// Their frames, Ethernet header included.
+    pub bytes: u64,
+    /// Always 0: multicast has none.
+    pub sessions: u64,
+}
+
+/// Which policy (Antrea's `NetworkPolicyReference`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicyReference {
+    /// Its namespace; empty for what lives in none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: a policy that is made again under its name has another one.
+    pub uid: String,
+}
+
+/// One policy on one node (Antrea's `NetworkPolicyStats`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicyStats {
+    /// Which.
+    pub network_policy: NetworkPolicyReference,
+    /// The sum of its rules.
+    #[serde(default)]
+    pub traffic_stats: TrafficStats,
+    /// Its rules on this node, by name and start. A rule that was for no Pod here for a while has an entry for each of its
+    /// lives: they are to be added up. Empty for a policy that is for no Pod here.
+    #[serde(default)]
+    pub rule_traffic_stats: Vec<RuleTrafficStats>,
+    /// The earliest start of its rules; absent without rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+}
+
+/// One rule (Antrea's `RuleTrafficStats`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleTrafficStats {
+    /// Its name; where it has none, direction and position, such as `egress-0`.
+    pub name: String,
+    /// What it decided: of a Drop rule only what somebody enforced.
+    pub traffic_stats: TrafficStats,
+    /// What it does now.
+    pub action: RuleAction,
+    /// When counting began: every counter is zero before.
+    pub start_time: Timestamp,
+    /// Of its data packets, Σ max(1, gso_segs).
+    #[serde(default)]
+    pub segments: u64,
+    /// IGMP records that it decided; a message of IGMPv1 or v2 has one. This is what Antrea counts as packets.
+    #[serde(default)]
+    pub records: u64,
+    /// What a Drop rule denied while nobody enforced it.
+    #[serde(default)]
+    pub would_drop: Denied,
+    /// The rule is for no Pod of the node any more; should it be again, it counts from zero, with a new start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
+    /// What the switch counts for it. Absent for rules on IGMP, where no switch is read that counts rules, and in sums over nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<SwitchCount>,
+}
+
+/// What the switch counts for a rule, or for several that it cannot tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchCount {
+    /// Whether its flows are known.
+    #[serde(rename = "match")]
+    pub matched: SwitchMatch,
+    /// Their counters, since they were made; absent when there are none.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Count>,
+    /// What was counted at the veths for the same rules.
+    pub wire: Count,
+    /// How many rules the two numbers are the sum of.
+    pub rules: u32,
+}
+
+/// Which flows are a rule's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SwitchMatch {
+    /// One rule and one conjunction match the same and do the same.
+    Unique,
+    /// Several do: they are compared as a sum.
+    Ambiguous,
+    /// The switch has no such flows.
+    None,
+}
+
+/// Packets and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Their frames.
+    pub bytes: u64,
+}
+
+/// What a rule does with what it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuleAction {
+    /// Lets it pass.
+    Allow,
+    /// Denies it.
+    Drop,
+}
+
+/// Denied and not enforced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Denied {
+    /// Data packets.
+    pub packets: u64,
+    /// IGMP messages with at least one such record.
+    pub messages: u64,
+    /// Those records.
+    pub records: u64,
+}
+
+/// One policy of the cluster. `CLUSTER_WIDE` tells the two kinds apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStats<const CLUSTER_WIDE: bool> {
+    /// `stats.antrea.io/v1alpha1`.
+    pub api_version: String,
+    /// `AntreaClusterNetworkPolicyStats` or `AntreaNetworkPolicyStats`.
+    pub kind: String,
+    /// Name, namespace and UID are the policy's. `creationTimestamp` is when counting began, or, for a policy that no
+    /// node counts, when this server heard of it.
+    pub metadata: Metadata,
+    /// The sum of its rules.
+    pub traffic_stats: TrafficStats,
+    /// Its rules, by name: the sum over the nodes.
+    pub rule_traffic_stats: Vec<RuleTrafficStats>,
+    /// What is known of the sum besides.
+    pub status: PolicyStatus,
+}
+
+/// A ClusterNetworkPolicy.
+pub type ClusterPolicyStats = PolicyStats<true>;
+/// A NetworkPolicy of Antrea's.
+pub type NamespacedPolicyStats = PolicyStats<false>;
+
+/// What is known of a policy's sum besides the numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The earliest start of its rules on any node; absent while no node counts one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// Since when this server keeps what nodes counted that no longer report. For one value of it nothing falls.
+    pub kept_since: Timestamp,
+    /// Nodes whose numbers are current: those that are not silent and have a source of policies.
+    pub nodes_reporting: u32,
+    /// Nodes that reported within the last 15 minutes.
+    pub nodes_expected: u32,
+    /// What its Drop rules denied while nobody enforced them.
+    pub would_drop: Denied,
+}
+
+impl TrafficStats {
+    /// Adds, saturating.
+    pub fn add(&mut self, other: Self) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.sessions = self.sessions.saturating_add(other.sessions);
+    }
+
+    /// The sum of the rules.
+    #[must_use]
+    pub fn sum<'a>(rules: impl IntoIterator<Item = &'a RuleTrafficStats>) -> Self {
+        rules.into_iter().fold(Self::default(), |mut sum, rule| {
+            sum.add(rule.traffic_stats);
+            sum
+        })
+    }
+}
+
+impl Count {
+    /// Adds, saturating.
+    pub fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets = self.packets.saturating_add(packets);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+impl Denied {
+    /// Adds, saturating.
+    pub fn add(&mut self, other: Self) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.messages = self.messages.saturating_add(other.messages);
+        self.records = self.records.saturating_add(other.records);
+    }
+}
+
+impl RuleTrafficStats {
+    /// Adds what the same rule counted elsewhere or in another life, saturating. The sum starts with the earlier of the
+    /// two; what the rule does stays.
+    pub fn add(&mut self, other: &Self) {
+        self.traffic_stats.add(other.traffic_stats);
+        self.segments = self.segments.saturating_add(other.segments);
+        self.records = self.records.saturating_add(other.records);
+        self.would_drop.add(other.would_drop);
+        self.start_time = self.start_time.min(other.start_time);
+    }
+
+    /// What was counted since an earlier reading of the same life, saturating; it starts with that reading.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let (now, then) = (self.traffic_stats, before.traffic_stats);
+        let (denies, denied) = (self.would_drop, before.would_drop);
+        Self {
+            traffic_stats: TrafficStats {
+                packets: now.packets.saturating_sub(then.packets),
+                bytes: now.bytes.saturating_sub(then.bytes),
+                sessions: now.sessions.saturating_sub(then.sessions),
+            },
+            segments: self.segments.saturating_sub(before.segments),
+            records: self.records.saturating_sub(before.records),
+            would_drop: Denied {
+                packets: denies.packets.saturating_sub(denied.packets),
+                messages: denies.messages.saturating_sub(denied.messages),
+                records: denies.records.saturating_sub(denied.records),
+            },
+            start_time: before.start_time,
+            ..self.clone()
+        }
+    }
+
+    /// Takes a newer reading of the same life; no number falls.
+    pub fn advance(&mut self, newer: Self) {
+        let (before, now) = (self.traffic_stats, newer.traffic_stats);
+        let (denied, denies) = (self.would_drop, newer.would_drop);
+        *self = Self {
+            traffic_stats: TrafficStats {
+                packets: now.packets.max(before.packets),
+                bytes: now.bytes.max(before.bytes),
+                sessions: now.sessions.max(before.sessions),
+            },
+            segments: newer.segments.max(self.segments),
+            records: newer.records.max(self.records),
+            would_drop: Denied {
+                packets: denies.packets.max(denied.packets),
+                messages: denies.messages.max(denied.messages),
+                records: denies.records.max(denied.records),
+            },
+            ..newer
+        };
+    }
+}

@@ -1,0 +1,127 @@
+//! What the rules of policies decided on this node, under Antrea's names.
+//!
+//! Each life of a rule is a series of its own: it begins when the rule is first for a Pod of the node and ends when it is
+//! for none; should it come back, it counts from zero with a new start. Promises that a life's last counts stay in every
+//! summary while the policy exists, so that a push that failed loses none of them; of one rule at most [`LIVES`] are kept,
+//! the newest. Another agent process begins with what its first snapshot holds. Beside each stands what the switch counts
+//! for it (`switch`).
+
+mod switch;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    snapshot::{PolicyReading, RuleReading, Snapshot},
+    verdict::{Action, Kind, ObjectKey},
+};
+use crate::api::policy::{
+    Denied, NetworkPolicyReference, NetworkPolicyStats, RuleAction, RuleTrafficStats, SwitchCount, TrafficStats,
+};
+
+/// Most lives of one rule that are told.
+const LIVES: usize = 8;
+
+/// Every policy of the last reading.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    /// Sorted by kind, namespace, name and UID. `None` without a policy source.
+    policies: Option<BTreeMap<(ObjectKey, Arc<str>), Policy>>,
+}
+
+/// The lives of its rules, by name and start.
+type Policy = BTreeMap<Arc<str>, BTreeMap<Timestamp, RuleTrafficStats>>;
+
+impl Rules {
+    /// Takes a reading in and forgets the policies that are gone.
+    pub(super) fn update(&mut self, snapshot: &Snapshot) {
+        let Some(reading) = &snapshot.policy else {
+            self.policies = None;
+            return;
+        };
+        let before = self.policies.take().unwrap_or_default();
+        let mut policies: BTreeMap<_, Policy> = reading
+            .policies
+            .iter()
+            .map(|known| ((known.key.clone(), Arc::clone(&known.uid)), Policy::new()))
+            .collect();
+        for rule in &reading.rules {
+            policies.entry(key(rule)).or_default();
+        }
+        for (key, mut rules) in before {
+            if let Some(policy) = policies.get_mut(&key) {
+                let lives = rules.values_mut().flat_map(BTreeMap::values_mut);
+                lives.for_each(|life| (life.ended, life.switch) = (true, None));
+                *policy = rules;
+            }
+        }
+        let switch = switch::counts(reading, snapshot);
+        for (rule, switch) in reading.rules.iter().zip(switch) {
+            let lives = policies
+                .entry(key(rule))
+                .or_default()
+                .entry(Arc::clone(&rule.row.id.name))
+                .or_default();
+            lives.insert(rule.start, stats(rule, switch));
+            while lives.len() > LIVES {
+                lives.pop_first();
+            }
+        }
+        self.policies = Some(policies);
+    }
+
+    /// The policies of this kind; `None` without a policy source.
+    pub(super) fn of(&self, kind: Kind) -> Option<Vec<NetworkPolicyStats>> {
+        let of_kind = self.policies.as_ref()?.iter().filter(|((key, _), _)| key.kind == kind);
+        Some(of_kind.map(|((key, uid), rules)| policy(key, uid, rules)).collect())
+    }
+}
+
+fn key(rule: &RuleReading) -> (ObjectKey, Arc<str>) {
+    (rule.row.policy.clone(), Arc::clone(&rule.row.id.uid))
+}
+
+fn policy(key: &ObjectKey, uid: &str, rules: &Policy) -> NetworkPolicyStats {
+    let rules: Vec<_> = rules.values().flat_map(BTreeMap::values).cloned().collect();
+    NetworkPolicyStats {
+        network_policy: NetworkPolicyReference {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: uid.to_owned(),
+        },
+        traffic_stats: TrafficStats::sum(&rules),
+        start_time: rules.iter().map(|rule| rule.start_time).min(),
+        rule_traffic_stats: rules,
+    }
+}
+
+/// A rule is either about data or about IGMP: one of the two is zero.
+fn stats(rule: &RuleReading, switch: Option<SwitchCount>) -> RuleTrafficStats {
+    RuleTrafficStats {
+        name: rule.row.id.name.to_string(),
+        traffic_stats: TrafficStats {
+            packets: rule.data.packets.saturating_add(rule.messages),
+            bytes: rule.data.bytes.saturating_add(rule.message_bytes),
+            sessions: 0,
+        },
+        action: match rule.row.action {
+            Action::Allow => RuleAction::Allow,
+            Action::Drop => RuleAction::Drop,
+        },
+        start_time: rule.start,
+        segments: rule.data.segments,
+        records: rule.records,
+        would_drop: Denied {
+            packets: rule.would_drop.packets,
+            messages: rule.would_drop.messages,
+            records: rule.would_drop.records,
+        },
+        ended: false,
+        switch,
+    }
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! Which flows of the switch count what a rule counts: those of MulticastEgressMetric whose conjunction matches the same
+//! Pods and addresses and does the same.
+//!
+//! Antrea's flows carry a number and no name, so rules are told by what they match. Rules that match the same cannot be told
+//! apart, nor can those that differ in their ports alone: these are compared as a sum. Rules on IGMP reports have no flow.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
+};
+
+use super::{Action, PolicyReading, RuleReading};
+use crate::{
+    api::policy::{Count, SwitchCount, SwitchMatch},
+    ledger::{
+        snapshot::{Snapshot, SwitchReading},
+        switch::{self, Switch, Verdict},
+        verdict::Block,
+    },
+};
+
+/// What a rule matches: enough to know it again.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Matched {
+    verdict: Verdict,
+    by_port: bool,
+    /// Addresses from and to, apart from each other, ascending.
+    groups: Vec<(u32, u32)>,
+    /// The interfaces of its Pods, by port id.
+    ports: BTreeSet<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Together {
+    flows: Count,
+    conjunctions: u32,
+    wire: Count,
+    rules: Vec<usize>,
+}
+
+/// Of each rule of the reading what the switch counts; `None` for rules on IGMP, and for all without the table.
+pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<SwitchCount>> {
+    let mut counts = vec![None; policy.rules.len()];
+    let SwitchReading::Read(account) = &snapshot.switch else {
+        return counts;
+    };
+    let Some(metrics) = &account.switch.egress else {
+        return counts;
+    };
+    let interfaces = Interfaces::of(snapshot);
+    let mut together: BTreeMap<Matched, Together> = BTreeMap::new();
+    for (place, rule) in policy.rules.iter().enumerate() {
+        if let Some(matched) = interfaces.of_rule(policy, rule) {
+            let entry = together.entry(matched).or_default();
+            entry.wire.add(rule.data.packets, rule.data.bytes);
+            entry.rules.push(place);
+        }
+    }
+    for (matched, verdict, id) in interfaces.of_switch(&account.switch) {
+        if let (Some(entry), Some(flow)) = (together.get_mut(&matched), metrics.get(&(id, verdict))) {
+            entry.flows.add(flow.packets, flow.bytes);
+            entry.conjunctions += 1;
+        }
+    }
+    for entry in together.into_values() {
+        let matched = match (entry.conjunctions, entry.rules.len()) {
+            (0, _) => SwitchMatch::None,
+            (1, 1) => SwitchMatch::Unique,
+            _ => SwitchMatch::Ambiguous,
+        };
+        let found = SwitchCount {
+            matched,
+            flows: (matched != SwitchMatch::None).then_some(entry.flows),
+            wire: entry.wire,
+            rules: u32::try_from(entry.rules.len()).unwrap_or(u32::MAX),
+        };
+        for place in entry.rules {
+            if let Some(count) = counts.get_mut(place) {
+                *count = Some(found);
+            }
+        }
+    }
+    counts
+}
+
+/// The Pods' interfaces, by all that rules name them by.
+struct Interfaces<'a> {
+    by_address: HashMap<Ipv4Addr, u32>,
+    by_ofport: HashMap<u32, u32>,
+    by_pod: HashMap<(&'a str, &'a str), Vec<u32>>,
+}
+
+impl<'a> Interfaces<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let mut interfaces = Self {
+            by_address: HashMap::new(),
+            by_ofport: HashMap::new(),
+            by_pod: HashMap::new(),
+        };
+        for reading in &snapshot.ports {
+            let Some(port) = snapshot.switch_ports.get(&reading.id) else {
+                continue;
+            };
+            let addresses = port.addresses.iter().map(|address| (*address, reading.id));
+            interfaces.by_address.extend(addresses);
+            interfaces.by_ofport.insert(port.ofport, reading.id);
+            let name = (reading.pod.namespace.as_str(), reading.pod.name.as_str());
+            interfaces.by_pod.entry(name).or_default().push(reading.id);
+        }
+        interfaces
+    }
+
+    /// `None` for a rule on IGMP.
+    fn of_rule(&self, policy: &PolicyReading, rule: &RuleReading) -> Option<Matched> {
+        let reach = policy.reach.of(&rule.row.id)?;
+        let groups = merged(reach.data_blocks().flat_map(block));
+        let ports = reach
+            .pods()
+            .filter_map(|pod| self.by_pod.get(&(&*pod.namespace, &*pod.name)));
+        (!groups.is_empty()).then(|| Matched {
+            verdict: match rule.row.action {
+                Action::Allow => Verdict::Allow,
+                Action::Drop => Verdict::Drop,
+            },
+            by_port: reach.by_port(),
+            groups,
+            ports: ports.flatten().copied().collect(),
+        })
+    }
+
+    /// The switch's rules that are for Pods that are known, all of them, with their number.
+    fn of_switch(&self, switch: &Switch) -> impl Iterator<Item = (Matched, Verdict, u32)> {
+        switch.egress_rules.iter().filter_map(|rule| {
+            let verdict = rule.verdict?;
+            let matched = Matched {
+                verdict,
+                by_port: rule.unexpressed > 0,
+                groups: merged(
+                    rule.groups
+                        .iter()
+                        .map(|prefix| range(prefix.address.to_bits(), prefix.bits)),
+                ),
+                ports: self.senders(rule)?,
+            };
+            (!matched.ports.is_empty()).then_some((matched, verdict, rule.id))
+        })
+    }
+
+    /// `None` when one of them is not known.
+    fn senders(&self, rule: &switch::Rule) -> Option<BTreeSet<u32>> {
+        let by_address = rule.sources.iter().map(|source| {
+            let one = source.bits == 32;
+            one.then(|| self.by_address.get(&source.address)).flatten().copied()
+        });
+        let by_ofport = rule.ofports.iter().map(|ofport| self.by_ofport.get(ofport).copied());
+        by_address.chain(by_ofport).collect()
+    }
+}
+
+/// First and last address of a prefix.
+fn range(address: u32, bits: u8) -> (u32, u32) {
+    (address, address | u32::MAX.checked_shr(bits.into()).unwrap_or(0))
+}
+
+/// The ranges of a block, its exceptions cut out.
+fn block(block: &Block) -> Vec<(u32, u32)> {
+    let (mut first, last) = range(block.prefix.address, block.prefix.length);
+    let mut ranges = Vec::with_capacity(block.except.len() + 1);
+    for (from, to) in merged(block.except.iter().map(|prefix| range(prefix.address, prefix.length))) {
+        if from > first {
+            ranges.push((first, from - 1));
+        }
+        match to.checked_add(1).filter(|next| *next <= last) {
+            Some(next) => first = next,
+            None => return ranges,
+        }
+    }
+    ranges.push((first, last));
+    ranges
+}
+
+/// The same addresses in one way of saying them.
+fn merged(ranges: impl Iterator<Item = (u32, u32)>) -> Vec<(u32, u32)> {
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_unstable();
+    let mut merged: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match merged.last_mut() {
+            Some((_, last)) if from <= last.saturating_add(1) => *last = to.max(*last),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+#[path = "switch_tests.rs"]
+mod tests;

@@ -1,0 +1,59 @@
+//! What each rule is about, and for which Pods: the compiler's view of a rule, for those who compare it with another's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use mcstat_common::policy::SPACE_DATA;
+
+use super::{
+    model::PodName,
+    object::Ports,
+    prefix::Block,
+    resolve::{Content, RuleId},
+};
+
+/// Every rule that is for any Pod, as compiled last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reach {
+    pub(super) pods: Arc<[PodName]>,
+    pub(super) rules: HashMap<RuleId, (Arc<Content>, Arc<[u32]>)>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleReach<'a> {
+    names: &'a [PodName],
+    content: &'a Content,
+    pods: &'a [u32],
+}
+
+impl Reach {
+    /// One rule; `None` where it is for no Pod.
+    #[must_use]
+    pub fn of(&self, rule: &RuleId) -> Option<RuleReach<'_>> {
+        let (content, pods) = self.rules.get(rule)?;
+        Some(RuleReach {
+            names: &self.pods,
+            content,
+            pods,
+        })
+    }
+}
+
+impl<'a> RuleReach<'a> {
+    /// The addresses that data is sent to; none for a rule on IGMP.
+    pub fn data_blocks(self) -> impl Iterator<Item = &'a Block> {
+        let terms = self.content.terms.iter();
+        terms.filter(|term| term.space == SPACE_DATA).map(|term| &term.block)
+    }
+
+    /// Whether it asks for ports of UDP.
+    #[must_use]
+    pub fn by_port(self) -> bool {
+        self.content.ports != Ports::Any
+    }
+
+    /// The Pods that it is for.
+    pub fn pods(self) -> impl Iterator<Item = &'a PodName> {
+        self.pods.iter().filter_map(|pod| self.names.get(*pod as usize))
+    }
+}

@@ -1,0 +1,480 @@
+//! Policies from a directory against a switch that has the same rules: Antrea's own test of multicast statistics (A1 to A3:
+//! its names, groups and numbers), what is told where nobody enforces, and changes while the agent runs or does not.
+//!
+//! Needs root, a kernel for the programs and Open vSwitch.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod agent_process;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use agent_process::{Node, packets};
+use mcstat_bed::{
+    Bed, Options,
+    ovs::BRIDGE,
+    pipeline::{Verdict, query::Query},
+    signal::wait_for,
+    traffic::{Count, recv::Receiver},
+};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The agent of a bed's node, with a directory of policies.
+struct Agent<'bed> {
+    bed: &'bed Bed,
+    node: Node,
+    policies: tempfile::TempDir,
+}
+
+impl<'bed> Agent<'bed> {
+    /// Starts it with these policies and waits until it counts every Pod and judges it, or knows that nothing is for it.
+    fn start(bed: &'bed Bed, policies: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("policies.yaml"), policies).unwrap();
+        let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
+        let more = json!({"policy": {"files": directory.path()}});
+        let mut agent = Self {
+            bed,
+            node: Node::with(&bed.bpffs(), &source, &more),
+            policies: directory,
+        };
+        agent.run();
+        agent
+    }
+
+    fn run(&mut self) {
+        let node = &mut self.node;
+        let start = || {
+            node.start();
+            Ok(())
+        };
+        self.bed.node.within(start).unwrap();
+        let ready = |pod: &mcstat_bed::pod::Pod| {
+            self.pod(&pod.name)
+                .is_some_and(|told| packets(&told).is_some() && known(&told).0 == "True")
+        };
+        self.eventually("every Pod is counted and judged", || self.bed.pods.iter().all(ready));
+    }
+
+    /// Puts other policies in place, as users are told to: by renaming.
+    fn replace(&self, policies: &str) {
+        let new = self.policies.path().join("policies.new");
+        fs::write(&new, policies).unwrap();
+        fs::rename(new, self.policies.path().join("policies.yaml")).unwrap();
+    }
+
+    fn eventually(&self, what: &str, ready: impl Fn() -> bool) {
+        let waited = wait_for(what, LIMIT, || Ok(ready().then_some(())));
+        waited.unwrap_or_else(|error| panic!("{error:#}; the agent says: {}", self.node.log()));
+    }
+
+    /// Waits until what is read is so, then reads once more.
+    fn holds<T: PartialEq + std::fmt::Debug>(&self, what: &str, read: impl Fn() -> T, expected: &T) {
+        let waited = wait_for(what, LIMIT, || Ok((read() == *expected).then_some(())));
+        waited.unwrap_or_else(|error| panic!("{error:#}: {:#?}; the agent says: {}", read(), self.node.log()));
+        if self.bed.ovs.vswitchd_pid().is_some() {
+            self.bed.ovs.revalidate().unwrap();
+        }
+        assert_eq!(read(), *expected, "{what}, and no more after that");
+    }
+
+    fn pod(&self, name: &str) -> Option<Value> {
+        let pod = self.bed.pod(name).unwrap();
+        self.node.pod(&pod.namespace, &pod.name)
+    }
+
+    /// Packets of a Pod: INBOUND, OUTBOUND, dropped, would be dropped.
+    fn numbers(&self, name: &str) -> Option<[u64; 4]> {
+        let status = self.pod(name)?["status"].take();
+        let outbound = &status["outbound"];
+        let numbers = [
+            &status["inbound"]["packets"],
+            &outbound["admitted"],
+            &outbound["dropped"],
+            &outbound["wouldDrop"],
+        ];
+        assert_eq!(
+            outbound["sent"].as_u64()?,
+            outbound["admitted"].as_u64()? + outbound["dropped"].as_u64()?
+        );
+        let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64()).collect::<Option<_>>()?;
+        numbers.try_into().ok()
+    }
+
+    /// What the rules of a policy decided, by name.
+    fn rules(&self, policy: &str) -> Option<BTreeMap<String, Value>> {
+        let object = self.node.get(&["antreanetworkpolicystats", policy, "-n", "e2e"])?;
+        let rules = object["ruleTrafficStats"].as_array()?;
+        let named = rules
+            .iter()
+            .map(|rule| (rule["name"].as_str().unwrap().to_owned(), rule.clone()));
+        Some(named.collect())
+    }
+
+    /// Packets and bytes of the rules of a policy, those that would be dropped, and nothing in sessions.
+    fn data(&self, policy: &str) -> Option<Vec<(String, Count, u64)>> {
+        let rules = self.rules(policy)?.into_iter().map(|(name, rule)| {
+            let stats = &rule["trafficStats"];
+            assert_eq!(stats["sessions"], 0);
+            let number = |value: &Value| value.as_u64().unwrap();
+            let count = Count::new(number(&stats["packets"]), number(&stats["bytes"]));
+            (name, count, number(&rule["wouldDrop"]["packets"]))
+        });
+        Some(rules.collect())
+    }
+
+    /// Groups with their members, by what the node tells.
+    fn groups(&self) -> Option<BTreeMap<String, Vec<String>>> {
+        let list = self.node.get(&["multicastgroups"])?;
+        let groups = list["items"].as_array()?.iter().map(|group| {
+            let pods = group["pods"].as_array().unwrap();
+            let names = pods.iter().map(|pod| pod["name"].as_str().unwrap().to_owned());
+            (group["group"].as_str().unwrap().to_owned(), names.collect())
+        });
+        let groups: BTreeMap<String, Vec<String>> = groups.collect();
+        // Groups of hosts are joined by none of ours.
+        Some(
+            groups
+                .into_iter()
+                .filter(|(group, _)| group.starts_with("225."))
+                .collect(),
+        )
+    }
+
+    fn condition(&self, name: &str, kind: &str) -> Option<String> {
+        let pod = self.pod(name)?;
+        let conditions = pod["status"]["conditions"].as_array()?;
+        let condition = conditions.iter().find(|condition| condition["type"] == kind)?;
+        Some(format!("{} {}", condition["status"], condition["reason"]).replace('"', ""))
+    }
+}
+
+/// Status and reason of `PolicyKnown`.
+fn known(pod: &Value) -> (String, String) {
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let known = conditions.iter().find(|condition| condition["type"] == "PolicyKnown");
+    let word = |key: &str| known.unwrap()[key].as_str().unwrap().to_owned();
+    (word("status"), word("reason"))
+}
+
+/// Frames of 142 bytes.
+const fn frames(packets: u64) -> Count {
+    Count::new(packets, packets * 142)
+}
+
+fn receive(bed: &Bed, pod: &str, groups: &[Ipv4Addr]) -> Receiver {
+    let groups: Vec<IpAddr> = groups.iter().map(|group| IpAddr::V4(*group)).collect();
+    bed.pod(pod).unwrap().receive(&groups).unwrap()
+}
+
+/// Ten packets of 142 bytes.
+fn send_ten(bed: &Bed, pod: &str, group: Ipv4Addr) {
+    let sender = bed.pod(pod).unwrap().send(IpAddr::V4(group), 10, 50, 100);
+    assert_eq!(sender.wait().unwrap(), 10);
+}
+
+fn pod(name: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: e2e, name: {name}, labels: {{antrea-e2e: {name}}}}}}}\n---\n"
+    )
+}
+
+/// A policy for the Pod of this label.
+fn policy(name: &str, pod: &str, rules: &str) -> String {
+    format!(
+        "{{apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy, metadata: {{namespace: e2e, name: {name}}}, spec: {{priority: 10, \
+         appliedTo: [{{podSelector: {{matchLabels: {{antrea-e2e: {pod}}}}}}}], {rules}}}}}\n---\n"
+    )
+}
+
+fn data_rules(allowed: Ipv4Addr, denied: Ipv4Addr) -> String {
+    format!(
+        "egress: [{{name: allow-multicast-traffic, action: Allow, to: [{{ipBlock: {{cidr: {allowed}/32}}}}]}}, \
+         {{name: drop-multicast-traffic, action: Drop, to: [{{ipBlock: {{cidr: {denied}/32}}}}]}}]"
+    )
+}
+
+fn report_rules(allowed: Ipv4Addr, denied: Ipv4Addr) -> String {
+    format!(
+        "egress: [{{name: allow-igmp-report, action: Allow, protocols: [{{igmp: {{groupAddress: {allowed}}}}}]}}, \
+         {{name: drop-igmp-report, action: Drop, protocols: [{{igmp: {{groupAddress: {denied}}}}}]}}]"
+    )
+}
+
+const QUERY_RULE: &str = "ingress: [{name: allow-igmp-query, action: Allow, protocols: [{igmp: {igmpType: 0x11, groupAddress: 224.0.0.1}}]}]";
+
+/// The two rules of a policy on data: each decided on ten packets.
+fn ten_and_ten() -> Option<Vec<(String, Count, u64)>> {
+    Some(vec![
+        ("allow-multicast-traffic".to_owned(), frames(10), 0),
+        ("drop-multicast-traffic".to_owned(), frames(10), 0),
+    ])
+}
+
+const ALLOWED: Ipv4Addr = Ipv4Addr::new(225, 20, 2, 3);
+const DENIED: Ipv4Addr = Ipv4Addr::new(225, 20, 2, 2);
+const SENDER: &str = "test1-sender-1";
+
+fn a1() -> String {
+    pod(SENDER) + &policy("anp1-multicast", SENDER, &data_rules(ALLOWED, DENIED))
+}
+
+/// The switch has what antrea-agent makes of [`a1`].
+fn enforce_a1(bed: &Bed) {
+    let (pipeline, cidr) = (bed.pipeline(), |group: Ipv4Addr| format!("{group}/32"));
+    pipeline
+        .add_egress_rule(1, &[SENDER], &cidr(ALLOWED), Verdict::Allow)
+        .unwrap();
+    pipeline
+        .add_egress_rule(2, &[SENDER], &cidr(DENIED), Verdict::Drop)
+        .unwrap();
+}
+
+#[test]
+fn a1_data_is_dropped_by_a_rule() {
+    let bed = Bed::up(&[("e2e", SENDER)]).unwrap();
+    enforce_a1(&bed);
+    let agent = Agent::start(&bed, &a1());
+    assert_eq!(agent.condition(SENDER, "PolicyKnown").as_deref(), Some("True Enforced"));
+    for group in [ALLOWED, DENIED] {
+        send_ten(&bed, SENDER, group);
+    }
+    agent.holds("A1: the Pod", || agent.numbers(SENDER), &Some([0, 10, 10, 0]));
+    agent.holds("A1: the rules", || agent.data("anp1-multicast"), &ten_and_ten());
+    assert_eq!(
+        [1, 2].map(|rule| bed.pipeline().rule(rule).unwrap()),
+        [Some(frames(10)); 2],
+        "so says the switch"
+    );
+    let agrees = || agent.condition(SENDER, "LedgersAgree");
+    agent.holds("the ledgers agree", agrees, &Some("True Agree".to_owned()));
+}
+
+/// The same policies where the bridge has no tables for them.
+#[test]
+fn without_an_enforcer_nothing_is_dropped() {
+    let options = Options {
+        policies: false,
+        ..Options::default()
+    };
+    let bed = Bed::with(options, &[("e2e", SENDER)]).unwrap();
+    let agent = Agent::start(&bed, &a1());
+    assert_eq!(
+        agent.condition(SENDER, "PolicyKnown").as_deref(),
+        Some("True NotEnforced")
+    );
+    for group in [ALLOWED, DENIED] {
+        send_ten(&bed, SENDER, group);
+    }
+    agent.holds("the Pod", || agent.numbers(SENDER), &Some([0, 20, 0, 10]));
+    let rules = vec![
+        ("allow-multicast-traffic".to_owned(), frames(10), 0),
+        ("drop-multicast-traffic".to_owned(), frames(0), 10),
+    ];
+    agent.holds("the rules", || agent.data("anp1-multicast"), &Some(rules));
+}
+
+#[test]
+fn a2_a_denied_report_makes_no_member() {
+    let receiver = "test2-receiver-1";
+    let [denied, allowed] = [2, 3].map(|last| Ipv4Addr::new(225, 20, 3, last));
+    let bed = Bed::up(&[("e2e", receiver)]).unwrap();
+    let policies = pod(receiver) + &policy("anp1-igmp", receiver, &report_rules(allowed, denied));
+    let agent = Agent::start(&bed, &policies);
+    let _receiver = receive(&bed, receiver, &[denied, allowed]);
+    bed.pipeline().set_group(allowed, &[receiver]).unwrap();
+    let groups = BTreeMap::from([(allowed.to_string(), vec![receiver.to_owned()])]);
+    // A group that is listed without Pods is as good as none.
+    let members = || {
+        let mut groups = agent.groups()?;
+        groups.retain(|_, pods| !pods.is_empty());
+        Some(groups)
+    };
+    let decided = || {
+        let rules = agent.rules("anp1-igmp")?;
+        let counted = rules.values().all(|rule| rule["records"].as_u64() > Some(0));
+        Some((rules.into_keys().collect::<Vec<_>>(), counted))
+    };
+    let both = ["allow-igmp-report", "drop-igmp-report"].map(str::to_owned).to_vec();
+    agent.holds("A2: the rules", decided, &Some((both, true)));
+    agent.holds("A2: the groups", members, &Some(groups));
+    assert_eq!(agent.numbers(receiver), Some([0, 0, 0, 0]), "IGMP is no data");
+    let pod = agent.pod(receiver).unwrap();
+    assert!(
+        pod["status"]["igmp"]["dropped"]["messages"].as_u64() > Some(0),
+        "{pod:#}"
+    );
+}
+
+#[test]
+fn a3_data_reports_and_queries_together() {
+    let pods = [
+        "test3-sender-1",
+        "test3-sender-2",
+        "test3-receiver-1",
+        "test3-receiver-2",
+    ];
+    let [first, second, one, other] = pods;
+    let [two, three] = [2, 3].map(|last| Ipv4Addr::new(225, 20, 1, last));
+    let bed = Bed::up(&pods.map(|pod| ("e2e", pod))).unwrap();
+    let pipeline = bed.pipeline();
+    pipeline
+        .add_egress_rule(1, &[first], "225.20.1.3/32", Verdict::Allow)
+        .unwrap();
+    pipeline
+        .add_egress_rule(2, &[first], "225.20.1.2/32", Verdict::Drop)
+        .unwrap();
+    pipeline.add_query_rule(3, &[one], Verdict::Allow).unwrap();
+    let policies = [
+        pods.map(pod).concat(),
+        policy("anp1-mixed", first, &data_rules(three, two)),
+        policy("anp2-mixed", one, &report_rules(two, three)),
+        policy("anp3-mixed", one, QUERY_RULE),
+    ];
+    let agent = Agent::start(&bed, &policies.concat());
+    // As antrea-agent makes groups of the reports: the denied one is none.
+    pipeline.set_group(two, &[one, other]).unwrap();
+    pipeline.set_group(three, &[other]).unwrap();
+    let _receivers = [one, other].map(|pod| receive(&bed, pod, &[two, three]));
+    pipeline.query(Query::V3(10)).unwrap();
+    for sender in [first, second] {
+        for group in [two, three] {
+            send_ten(&bed, sender, group);
+        }
+    }
+    let numbers = || pods.map(|pod| agent.numbers(pod));
+    let expected = [[0, 10, 10, 0], [0, 20, 0, 0], [10, 0, 0, 0], [30, 0, 0, 0]].map(Some);
+    agent.holds("A3: the Pods", numbers, &expected);
+    agent.holds("A3: the rules on data", || agent.data("anp1-mixed"), &ten_and_ten());
+    assert_eq!(
+        [1, 2].map(|rule| pipeline.rule(rule).unwrap()),
+        [Some(frames(10)); 2],
+        "so says the switch"
+    );
+    let names = |policy| agent.rules(policy).map(|rules| rules.into_keys().collect::<Vec<_>>());
+    assert_eq!(names("anp3-mixed"), Some(vec!["allow-igmp-query".to_owned()]));
+    let both = ["allow-igmp-report", "drop-igmp-report"].map(str::to_owned).to_vec();
+    assert_eq!(names("anp2-mixed"), Some(both));
+    let groups = BTreeMap::from([
+        (two.to_string(), vec![one.to_owned(), other.to_owned()]),
+        (three.to_string(), vec![other.to_owned()]),
+    ]);
+    agent.holds("A3: the groups", || agent.groups(), &Some(groups));
+}
+
+/// A rule keeps its totals however it changes and over an agent's end; the policy that comes back is another one.
+#[test]
+fn totals_outlive_changes_and_agents() {
+    let bed = Bed::up(&[("e2e", SENDER)]).unwrap();
+    enforce_a1(&bed);
+    let mut agent = Agent::start(&bed, &a1());
+    send_ten(&bed, SENDER, DENIED);
+    let expect = |agent: &Agent<'_>, what: &str, pod: [u64; 4], [allow, drop]: [u64; 2]| {
+        let rules = vec![
+            ("allow-multicast-traffic".to_owned(), frames(allow), 0),
+            ("drop-multicast-traffic".to_owned(), frames(drop), 0),
+        ];
+        agent.holds(
+            what,
+            || (agent.numbers(SENDER), agent.data("anp1-multicast")),
+            &(Some(pod), Some(rules)),
+        );
+    };
+    expect(&agent, "ten are dropped", [0, 0, 10, 0], [0, 10]);
+
+    agent.node.kill();
+    send_ten(&bed, SENDER, DENIED);
+    send_ten(&bed, SENDER, ALLOWED);
+    agent.run();
+    expect(&agent, "they were judged without an agent", [0, 10, 20, 0], [10, 20]);
+
+    // The allowed group is the denied one now, and the other way round; the switch is told first.
+    for rule in [1, 2] {
+        bed.pipeline().remove_rule(rule).unwrap();
+    }
+    let swapped = pod(SENDER) + &policy("anp1-multicast", SENDER, &data_rules(DENIED, ALLOWED));
+    agent.replace(&swapped);
+    let rule_of = |group: Ipv4Addr| {
+        let pod = agent.pod(SENDER)?;
+        let groups = pod["status"]["groups"].as_array()?;
+        let row = groups.iter().find(|row| row["group"] == *group.to_string())?;
+        Some(row["outbound"]["rule"]["rule"].as_str()?.to_owned())
+    };
+    agent.holds(
+        "the new policy holds",
+        || rule_of(ALLOWED),
+        &Some("drop-multicast-traffic".to_owned()),
+    );
+    send_ten(&bed, SENDER, ALLOWED);
+    expect(&agent, "the other group is dropped", [0, 10, 30, 0], [10, 30]);
+
+    agent.replace(&pod(SENDER));
+    agent.holds("no policy", || agent.rules("anp1-multicast"), &None);
+    agent.replace(&a1());
+    expect(
+        &agent,
+        "the policy that came back counts from zero",
+        [0, 10, 30, 0],
+        [0, 0],
+    );
+}
+
+/// While the switch is away, and while it is back and has no flows yet, what it enforced last holds: also for an agent that
+/// starts meanwhile.
+#[test]
+fn what_was_enforced_last_holds_while_the_switch_is_away() {
+    let bed = Bed::up(&[("e2e", SENDER)]).unwrap();
+    let mut agent = Agent::start(&bed, &a1());
+    let dropped = |agent: &Agent<'_>, what: &str, packets| {
+        send_ten(&bed, SENDER, DENIED);
+        agent.holds(what, || agent.numbers(SENDER), &Some([0, 0, packets, 0]));
+    };
+    dropped(&agent, "ten are dropped", 10);
+    bed.ovs.kill_vswitchd();
+    let away = || {
+        agent
+            .condition(SENDER, "LedgersAgree")
+            .is_some_and(|told| told.ends_with("Away"))
+    };
+    agent.eventually("the switch is away", away);
+    dropped(&agent, "twenty, without a switch", 20);
+    agent.node.kill();
+    agent.run();
+    dropped(&agent, "thirty, for an agent that never saw the switch", 30);
+    bed.ovs.start_vswitchd().unwrap();
+    let back = || {
+        agent
+            .condition(SENDER, "LedgersAgree")
+            .is_some_and(|told| !told.ends_with("Away"))
+    };
+    agent.eventually("the switch is back", back);
+    dropped(&agent, "forty, while it is not programmed", 40);
+    bed.pipeline().install(2).unwrap();
+    dropped(&agent, "fifty", 50);
+}
+
+/// A Pod that comes is compiled before its veth is attached: no packet of it is counted unjudged.
+#[test]
+fn a_new_pod_is_judged_from_its_first_packet_on() {
+    let mut bed = Bed::up(&[("e2e", "other")]).unwrap();
+    let Agent { node, policies, .. } = Agent::start(&bed, &a1());
+    bed.add_pod("e2e", SENDER).unwrap();
+    let sender = bed.pod(SENDER).unwrap().send(IpAddr::V4(DENIED), 100_000, 500, 100);
+    let agent = Agent {
+        bed: &bed,
+        node,
+        policies,
+    };
+    let some_dropped = || agent.numbers(SENDER).is_some_and(|[.., dropped, _]| dropped > 0);
+    agent.eventually("packets of the new Pod are counted", some_dropped);
+    let sent = sender.stop().unwrap();
+    let [inbound, admitted, dropped, would_drop] = agent.numbers(SENDER).unwrap();
+    assert_eq!([inbound, admitted, would_drop], [0; 3]);
+    assert!(dropped <= sent, "{dropped} of {sent}");
+}

@@ -1,0 +1,175 @@
+//! The policy watchers against a real Kubernetes API: what it has, what it lacks, what is wrong, and its absence.
+//!
+//! Needs root, etcd, kube-apiserver and kubectl (`cargo xtask setup`).
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod kube_lab;
+
+use std::time::Duration;
+
+use kube_lab::{Api, CRDS};
+use mcstat::{
+    agent::policy::{
+        PolicyObjects,
+        kubernetes::{Options, run},
+    },
+    ledger::verdict::{Content, Kind},
+};
+use tokio::sync::watch;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The source, as the agent of node `n1` runs it, and what it tells.
+struct Source {
+    objects: watch::Receiver<PolicyObjects>,
+    // Ends with this.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Source {
+    fn start(api: &Api) -> Self {
+        let (out, objects) = watch::channel(PolicyObjects::default());
+        let netns = api.netns.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || netns.enter_here().unwrap())
+            .enable_all()
+            .build()
+            .unwrap();
+        let options = Options {
+            kubeconfig: api.kubeconfig(),
+            node: "n1".to_owned(),
+        };
+        runtime.spawn(async move { run(options, out).await.unwrap() });
+        Self {
+            objects,
+            _runtime: runtime,
+        }
+    }
+
+    /// Waits until the objects are so; what they are then.
+    fn until(&self, what: &str, ready: impl Fn(&PolicyObjects) -> bool) -> PolicyObjects {
+        let wait = || Ok(ready(&self.objects.borrow()).then_some(()));
+        mcstat_bed::signal::wait_for(what, LIMIT, wait)
+            .unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.objects.borrow()));
+        self.objects.borrow().clone()
+    }
+}
+
+/// Kinds and names, without the Namespaces that every cluster has.
+fn names(objects: &PolicyObjects) -> Vec<String> {
+    let own = objects
+        .objects
+        .iter()
+        .filter(|object| object.key.kind != Kind::Namespace || &*object.key.name == "mkt");
+    own.map(|object| object.key.to_string()).collect()
+}
+
+/// The UID of the policy `mkt/p` and the action of its rule.
+fn policy(objects: &PolicyObjects) -> Option<(String, String)> {
+    objects.objects.iter().find_map(|object| match &object.content {
+        Content::Policy(policy) if object.key.kind == Kind::NetworkPolicy => {
+            Some((object.uid.to_string(), format!("{:?}", policy.rules[0].action)))
+        }
+        _ => None,
+    })
+}
+
+fn action(objects: &PolicyObjects) -> Option<String> {
+    policy(objects).map(|(_, action)| action)
+}
+
+const OBJECTS: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: mkt, labels: {team: feeds}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: mkt, name: here, labels: {app: a}}, spec: {nodeName: n1, serviceAccountName: sa, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: mkt, name: elsewhere}, spec: {nodeName: n2, containers: [{name: c, image: i}]}}
+---
+{apiVersion: crd.antrea.io/v1beta1, kind: Tier, metadata: {name: first}, spec: {priority: 10}}
+---
+{apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: cg}, spec: {ipBlocks: [{cidr: 225.2.0.0/16}]}}
+---
+{apiVersion: crd.antrea.io/v1beta1, kind: Group, metadata: {namespace: mkt, name: g}, spec: {podSelector: {matchLabels: {app: a}}}}
+---
+{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: first, priority: 1, appliedTo: [{podSelector: {}}],
+  egress: [{name: r, action: Drop, to: [{group: cg}]}]}}
+---
+";
+
+fn a_policy(action: &str) -> String {
+    format!(
+        "{{apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy, metadata: {{namespace: mkt, name: p}}, spec: {{priority: 1, \
+         appliedTo: [{{group: g}}], egress: [{{name: r, action: {action}, to: [{{ipBlock: {{cidr: 225.1.1.1/32}}}}]}}]}}}}"
+    )
+}
+
+#[test]
+fn policies_are_watched_through_the_api() {
+    let mut api = Api::start("watch");
+    let source = Source::start(&api);
+    api.apply(CRDS);
+    api.kubectl(&["wait", "--for=condition=established", "crd", "--all"]);
+    source.until("the kinds are found", |objects| objects.known);
+
+    api.apply(&format!("{OBJECTS}{}", a_policy("Drop")));
+    let all = [
+        "ClusterNetworkPolicy c",
+        "NetworkPolicy mkt/p",
+        "Tier first",
+        "ClusterGroup cg",
+        "Group mkt/g",
+        "Namespace mkt",
+        "Pod mkt/here",
+    ];
+    let objects = source.until("all objects are there, and no Pod of another node", |objects| {
+        names(objects) == all
+    });
+    assert_eq!(objects.failures, []);
+    let uid = api.kubectl(&[
+        "get",
+        "-n",
+        "mkt",
+        "networkpolicies.crd.antrea.io",
+        "p",
+        "-o",
+        "jsonpath={.metadata.uid}",
+    ]);
+    assert_eq!(policy(&objects), Some((uid.clone(), "Drop".to_owned())));
+    let pod = objects.objects.iter().find_map(|object| match &object.content {
+        Content::Pod(pod) => Some((pod.labels.get("app").cloned(), pod.service_account.clone())),
+        _ => None,
+    });
+    assert_eq!(pod, Some((Some("a".to_owned()), "sa".to_owned())));
+
+    api.apply(&a_policy("Allow"));
+    source.until("the rule allows", |objects| action(objects).as_deref() == Some("Allow"));
+    api.apply(&a_policy("Reject"));
+    let objects = source.until("the bad policy is named", |objects| !objects.failures.is_empty());
+    assert_eq!(action(&objects).as_deref(), Some("Allow"), "its last good state holds");
+    assert_eq!(
+        objects.failures[0].to_string(),
+        "NetworkPolicy mkt/p is not used as it is now: NetworkPolicy mkt/p, rule r: multicast and IGMP know the actions \
+         Allow and Drop, not Reject; its last good state holds"
+    );
+    api.kubectl(&["delete", "-n", "mkt", "networkpolicies.crd.antrea.io", "p"]);
+    let objects = source.until("it is gone", |objects| policy(objects).is_none());
+    assert_eq!(objects.failures, []);
+    api.apply(&a_policy("Drop"));
+    let objects = source.until("it is back", |objects| action(objects).as_deref() == Some("Drop"));
+    assert_ne!(policy(&objects).unwrap().0, uid, "as another one");
+
+    // What changes while the API is away is told when it is back, and nothing is lost meanwhile.
+    api.kill_server();
+    let before = source.objects.borrow().clone();
+    api.start_server();
+    assert_eq!(*source.objects.borrow(), before);
+    api.apply(&a_policy("Allow"));
+    source.until("the new API server is watched", |objects| {
+        action(objects).as_deref() == Some("Allow")
+    });
+
+    api.kubectl(&["delete", "crd", "--all"]);
+    let objects = source.until("without the kinds there is no source", |objects| !objects.known);
+    assert_eq!(names(&objects), ["Namespace mkt", "Pod mkt/here"]);
+}
