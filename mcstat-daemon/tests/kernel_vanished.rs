@@ -4,15 +4,20 @@
 mod agent_process;
 mod support;
 
-use std::{net::IpAddr, os::unix::fs::symlink, path::Path};
+use std::{
+    net::IpAddr,
+    os::{fd::AsFd, unix::fs::symlink},
+    path::Path,
+};
 
 use agent_process::{Node, packets};
+use mcstat::agent::bpf::{free, read, sys, table};
 use mcstat_bed::{
     netns::Netns,
     traffic::send::{Plan, Sender},
 };
 use serde_json::{Value, json};
-use support::{Bpffs, wire::eventually};
+use support::{Bpffs, enter, frames, in_netns, open, pod_port, reading, total, wire::eventually};
 
 const GROUPS: [&str; 2] = ["239.1.1.1", "239.1.1.2"];
 
@@ -102,6 +107,38 @@ fn a_vanished_interface_stays_in_the_totals_over_a_restart() {
     host.ip("link del va2").unwrap();
     eventually("nothing is counted", || read(&node).is_none());
     eventually("nothing is remembered", || kept(&bpffs, "vanished") == 0);
+}
+
+/// A kill while a port is given back: half of it is gone. It is not read again, and what was kept of it stays.
+#[test]
+fn a_port_that_is_half_given_back_is_not_read() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut kernel = open(&bpffs.options());
+        let port = pod_port("half", "lo", 1, &["10.0.0.2"]);
+        let entry = enter(&kernel, &port);
+        let program = kernel.programs.program("mcstat_outbound").unwrap().fd().unwrap();
+        sys::test_run(program.as_fd(), &frames::data("10.0.0.2", GROUPS[0], 100), 50).unwrap();
+        assert_eq!(total(&reading(&kernel, "half").outbound).0, 50);
+        table::stop(&kernel.maps, &entry);
+        free::fold_port(&kernel.maps, entry.port.id, || Ok(())).unwrap();
+        kernel.maps.kept.remember(&kernel.maps, &entry).unwrap();
+        table::end(&kernel.maps, &entry);
+        // The first thing that giving the entry back does.
+        kernel
+            .maps
+            .port_carried
+            .write(2 * entry.position, zerocopy::FromZeros::new_zeroed());
+        drop(kernel);
+        let kernel = open(&bpffs.options());
+        let clock = kernel.clock.read(&kernel.maps).unwrap();
+        let mut reader = read::Reader::new(&kernel.maps);
+        let (ports, _) = read::read(&kernel.maps, &mut reader, &clock).unwrap();
+        assert!(ports.is_empty(), "{ports:?}");
+        let kept = kernel.maps.kept.vanished_readings(&clock);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(total(&kept[0].0.outbound).0, 50);
+    });
 }
 
 /// Elements of a pinned map, as bpftool sees it.

@@ -138,7 +138,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let ports_thread = ports.spawn(Handle::current(), compiled)?;
     let mut ledger = Ledger::new(node(&config));
     let kept = &kernel.maps.kept;
-    kept.forget(&kernel.maps).map_err(KernelError::from)?;
+    // Which Pods live is known when the source has answered: the ports thread forgets the others.
+    kept.forget(&kernel.maps, |_| true).map_err(KernelError::from)?;
     ledger.restore(kept.books(), &kept.vanished_readings(&kernel.clock.read(&kernel.maps)?));
     let ports_alive = uncounted_seen.clone();
     let channels = Channels {

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::ledger::{
     Joined,
-    snapshot::{Direction, PortReading, UncountedPort},
+    snapshot::{Direction, PodRef, PortReading, UncountedPort},
 };
 
 /// How often what failed is tried again.
@@ -80,6 +80,8 @@ pub(super) struct Ports {
     behind: BTreeMap<u32, UncountedPort>,
     /// Something of the last round is to be tried again.
     unfinished: bool,
+    /// What was kept of Pods that left while no agent ran is forgotten.
+    swept: bool,
 }
 
 impl Ports {
@@ -104,6 +106,7 @@ impl Ports {
             refused: Vec::new(),
             behind: BTreeMap::new(),
             unfinished: true,
+            swept: false,
         }
     }
 
@@ -148,9 +151,7 @@ impl Ports {
         let mut uncounted = list.uncounted.clone();
         self.unfinished = true;
         // An empty list of a source that was never connected says nothing about the Pods.
-        if list.connected {
-            self.remove_stale(&list.ports);
-        }
+        let removed = !list.connected || self.remove_stale(list);
         let entries = table::entries(&self.maps);
         let mut by_ifindex: BTreeMap<u32, Entry> =
             entries.into_iter().map(|entry| (entry.port.ifindex, entry)).collect();
@@ -164,7 +165,7 @@ impl Ports {
                 Err(refusal) => refused.push(*refusal),
             }
         }
-        self.unfinished = !refused.is_empty();
+        self.unfinished = !removed || !refused.is_empty();
         uncounted.append(&mut refused);
         self.share_out(by_ifindex.len());
         self.complain(&uncounted);
@@ -237,14 +238,19 @@ impl Ports {
         });
     }
 
-    /// Takes every port that is not wanted off and frees all it held. One RCU wait serves them all.
-    fn remove_stale(&mut self, wanted: &[PodPort]) {
+    /// Takes every port that is not wanted off and frees all it held. One RCU wait serves them all. Returns whether all are
+    /// gone.
+    fn remove_stale(&mut self, list: &PodPorts) -> bool {
         let stale: Vec<Entry> = table::entries(&self.maps)
             .into_iter()
-            .filter(|entry| !wanted.iter().any(|wanted| table::is(&entry.port, wanted)))
+            .filter(|entry| !list.ports.iter().any(|wanted| table::is(&entry.port, wanted)))
             .collect();
+        let living: BTreeSet<&PodRef> = pods(list).collect();
         if stale.is_empty() {
-            return;
+            if !std::mem::replace(&mut self.swept, true) {
+                self.forget(&living);
+            }
+            return true;
         }
         for entry in &stale {
             self.programs.detach(entry);
@@ -252,17 +258,29 @@ impl Ports {
         }
         if let Err(error) = rcu::wait() {
             warn!(%error, "cannot wait for running programs; the slots of Pods that left stay taken until this works");
-            return;
+            return false;
         }
+        let mut all = true;
         for entry in &stale {
-            if let Err(error) = self.remove(entry) {
+            if let Err(error) = self.remove(entry, &living) {
                 warn!(pod = text(&entry.port.pod), %error, "cannot free a port; it is tried again");
+                all = false;
             }
+        }
+        self.swept = true;
+        self.forget(&living);
+        all
+    }
+
+    /// Forgets what was kept of ports and Pods that are gone.
+    fn forget(&self, living: &BTreeSet<&PodRef>) {
+        if let Err(error) = self.maps.kept.forget(&self.maps, |pod| living.contains(pod)) {
+            warn!(%error, "cannot forget what was kept of a port; it is tried again with the next one that goes");
         }
     }
 
     /// Reads a stopped port for the last time and gives back all it held.
-    fn remove(&mut self, entry: &Entry) -> Result<(), KernelError> {
+    fn remove(&mut self, entry: &Entry, living: &BTreeSet<&PodRef>) -> Result<(), KernelError> {
         let clock = self.clock.read(&self.maps)?;
         let system = |error| KernelError::System {
             call: "reading a port for the last time",
@@ -278,7 +296,10 @@ impl Ports {
             // A tick that does not read is no reason to wait: the port goes all the same.
             let _ = self.channels.departed.try_send(last);
         }
-        self.remember(entry)?;
+        if living.contains(&read::pod(&entry.port)) {
+            self.remember(entry)?;
+        }
+        table::end(&self.maps, entry);
         free::free_port(&self.maps, entry.port.id).map_err(|error| KernelError::System {
             call: "freeing a port's slots",
             error,
@@ -289,28 +310,22 @@ impl Ports {
         self.channels.detached.send_modify(|detached| {
             detached.remove(&entry.port.id);
         });
-        if let Err(error) = self.maps.kept.forget(&self.maps) {
-            warn!(%error, "cannot forget what was kept of a port; it is tried again with the next one that goes");
-        }
         Ok(())
     }
 
-    /// Keeps the totals of an interface that goes while its Pod lives: they stay in the Pod's, over a restart too.
+    /// Keeps the totals of an interface that goes while its Pod lives: they stay in the Pod's, over a restart too. Nothing
+    /// counts in it any more, and an RCU wait is over since.
     fn remember(&self, entry: &Entry) -> Result<(), KernelError> {
-        let pod = read::pod(&entry.port);
-        let others = table::entries(&self.maps)
-            .into_iter()
-            .filter(|other| other.port.id != entry.port.id);
-        if !table::has_begun(entry) || !others.into_iter().any(|other| read::pod(&other.port) == pod) {
+        if !table::has_begun(entry) {
             return Ok(());
         }
-        free::fold_port(&self.maps, entry.port.id, rcu::wait).map_err(|error| KernelError::System {
+        free::fold_port(&self.maps, entry.port.id, || Ok(())).map_err(|error| KernelError::System {
             call: "folding a port's slots",
             error,
         })?;
         if let Err(error) = self.maps.kept.remember(&self.maps, entry) {
             warn!(
-                pod = %format_args!("{}/{}", pod.namespace, pod.name),
+                pod = %format_args!("{}/{}", text(&entry.port.namespace), text(&entry.port.pod)),
                 interface = text(&entry.port.interface),
                 %error,
                 "cannot keep what a vanished interface had counted; a restart of the agent would forget it"
@@ -427,6 +442,12 @@ impl Ports {
             Err(error) => warn!(%error, "cannot fold idle groups; it is tried again in a minute"),
         }
     }
+}
+
+/// The Pods that live, those included none of whose interfaces can be counted.
+fn pods(list: &PodPorts) -> impl Iterator<Item = &PodRef> {
+    let counted = list.ports.iter().map(|port| &port.pod);
+    counted.chain(list.uncounted.iter().map(|port| &port.pod))
 }
 
 /// What ends the thread's sleep.

@@ -153,9 +153,9 @@ impl Tick {
         };
         let (mut ports, kernel) = read::read(&self.maps, &mut self.reader, &clock).map_err(system)?;
         while let Ok(last) = self.channels.departed.try_recv() {
-            if !ports.iter().any(|port| port.id == last.id) {
-                ports.push(last);
-            }
+            // It is the whole; what the maps still hold of the port may be a part.
+            ports.retain(|port| port.id != last.id);
+            ports.push(last);
         }
         ports.sort_by_key(|port| port.id);
         let mut events = std::mem::take(&mut self.waiting);

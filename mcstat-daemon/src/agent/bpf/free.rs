@@ -226,13 +226,16 @@ fn state(maps: &Maps, index: u32) -> &AtomicU64 {
     maps.slots.word(index, offset_of!(Slot, state))
 }
 
-/// READY → DEAD; false when the slot is in another state.
+/// READY → DEAD, or DEAD already since an earlier wait failed; false when the slot is in another state.
 fn mark_dead(maps: &Maps, index: u32) -> bool {
     let word = maps.slots.first_word(index);
-    slot::state_of(word) == READY
-        && state(maps, index)
+    match slot::state_of(word) {
+        DEAD => true,
+        READY => state(maps, index)
             .compare_exchange(word, slot::word(word, DEAD), Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+            .is_ok(),
+        _ => false,
+    }
 }
 
 /// Adds a slot's totals to its port's *other groups*, so that a kill at any moment adds them exactly once: the new

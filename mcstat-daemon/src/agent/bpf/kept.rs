@@ -18,11 +18,10 @@ use super::{
     clock::Clock,
     maps::Maps,
     read,
-    table::{self, Entry, text},
+    table::{self, Entry},
 };
-use crate::ledger::snapshot::PortReading;
+use crate::ledger::snapshot::{PodRef, PortReading};
 
-type Texts<'a> = (&'a str, &'a str, &'a str);
 type Bytes<const N: usize> = HashMap<MapData, u32, [u8; N]>;
 
 const BOOK: usize = size_of::<PortBook>();
@@ -88,17 +87,16 @@ impl Kept {
         lock(&self.vanished).insert(entry.port.id, to_bytes(&gone), 0)
     }
 
-    /// Forgets what belongs to no port and no sandbox of the table.
+    /// Forgets the books of ports that are not in the table, and the interfaces of Pods that live no more.
     ///
     /// # Errors
     /// What the kernel says; what it could not forget is tried again at the next call.
-    pub fn forget(&self, maps: &Maps) -> Result<(), MapError> {
-        let entries = table::entries(maps);
-        let ports: BTreeSet<u32> = entries.iter().map(|entry| entry.port.id).collect();
-        let sandboxes: BTreeSet<Texts<'_>> = entries.iter().map(|entry| sandbox(&entry.port)).collect();
+    pub fn forget(&self, maps: &Maps, lives: impl Fn(&PodRef) -> bool) -> Result<(), MapError> {
+        let ports: BTreeSet<u32> = table::entries(maps).iter().map(|entry| entry.port.id).collect();
         remove(&mut lock(&self.books), |id, _: &PortBook| ports.contains(&id))?;
-        let lives = |_, gone: &Vanished| sandboxes.contains(&sandbox(&gone.port));
-        remove(&mut lock(&self.vanished), lives)
+        remove(&mut lock(&self.vanished), |_, gone: &Vanished| {
+            lives(&read::pod(&gone.port))
+        })
     }
 
     /// Takes over what an older ABI's maps held.
@@ -113,10 +111,6 @@ impl Kept {
             .iter()
             .try_for_each(|(id, gone)| map.insert(*id, to_bytes(gone), 0))
     }
-}
-
-fn sandbox(port: &mcstat_common::abi::Port) -> Texts<'_> {
-    (text(&port.namespace), text(&port.pod), text(&port.sandbox))
 }
 
 /// A panic of another thread leaves the map as it is in the kernel: whole.
