@@ -12,11 +12,14 @@ use std::net::Ipv4Addr;
 use agent_process::packets;
 use ledgers_lab::{Agent, NONE, frames, receive, send};
 use mcstat_bed::{
-    Bed,
+    Bed, Options,
     pair::Pair,
     pipeline::{Verdict, query::Query},
     traffic::Count,
 };
+use serde_json::json;
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
 
 #[test]
 fn plain_large_and_fragmented_traffic_is_the_same_in_both() {
@@ -111,6 +114,41 @@ fn own_copies_are_the_switch_s_alone() {
     );
     bed.pipeline().install(2).unwrap();
     agent.holds("10 packets after an agent's restart", &expected);
+}
+
+/// With Antrea's gate AntreaPolicy off copies go past the inbound counter: inbound is unknown, and outbound speaks alone. The
+/// switch is made to push its counters, so they are never late.
+#[test]
+fn without_policies_outbound_speaks_alone() {
+    let options = Options {
+        policies: false,
+        ..Options::default()
+    };
+    let bed = Bed::with(options, &[("mkt", "feed"), ("mkt", "rec")]).unwrap();
+    bed.pipeline().set_group(GROUP, &["rec"]).unwrap();
+    let _receiver = receive(&bed, "rec", &[GROUP]);
+    let agent = Agent::with(&bed, &json!({"switch": {"revalidate": true}}));
+    send(&bed, "feed", GROUP, 100, 200, 100);
+    let (all, veth) = (frames(100), |pod| agent.veth(pod));
+    let arrived = || Ok(veth("feed") == Some((NONE, all)) && veth("rec") == Some((all, NONE)));
+    bed.eventually("100 packets on both veths", arrived).unwrap();
+    let ledgers = |pod| {
+        agent
+            .pod(pod)
+            .map(|pod| pod["status"]["ledgers"].clone())
+            .unwrap_or_default()
+    };
+    let agrees = || {
+        let [feed, rec] = ["feed", "rec"].map(ledgers);
+        Ok(feed["outbound"]["verdict"] == "Agree"
+            && feed["outbound"]["switch"]["packets"] == 100
+            && rec["inbound"].is_null()
+            && rec["discrepancies"] == json!([]))
+    };
+    bed.eventually("outbound agrees", agrees)
+        .unwrap_or_else(|error| panic!("{error:#}: {:#} {:#}", ledgers("feed"), ledgers("rec")));
+    let status = agent.pod("rec").unwrap()["status"].take();
+    assert!(status["inbound"]["dropped"].is_null(), "{status:#}");
 }
 
 /// Two nodes and a tunnel: the sender's node counts what was sent, once, and the other what came through.

@@ -291,6 +291,12 @@ fn a_foreign_source() {
     };
     assert_eq!(bed.pod("feed").unwrap().send_as(plan).wait().unwrap(), 20);
     send(&bed, "feed", GROUP, 10, 100, 100);
+    // Antrea's guard drops them; the veth's account says so.
+    let outbound = |pod: &Value| ["sent", "dropped", "admitted"].map(|key| pod["status"]["outbound"][key].as_u64());
+    bed.eventually("30 sent, 20 dropped", || {
+        Ok(agent.pod("feed").as_ref().map(outbound) == Some([Some(30), Some(20), Some(10)]))
+    })
+    .unwrap();
     let foreign = causes(&[("outbound", "ForeignSource", 20)]);
     let told = until(&agent, "feed", "20 foreign frames", |told| told.causes == foreign);
     assert_eq!((told.dropped, told.agree.clone()), ([Some(0); 2], true_agree()));
@@ -360,7 +366,7 @@ fn two_healthy_minutes_name_nothing() {
     bed.pipeline().set_group(GROUP, &["rec"]).unwrap();
     bed.pipeline().set_group(OTHER, &["rec", "feed"]).unwrap();
     let _receivers = [receive(&bed, "rec", &[GROUP, OTHER]), receive(&bed, "feed", &[OTHER])];
-    let agent = agreeing(&bed);
+    let agent = agreeing_with(&bed, &json!({"tick": "1s", "window": "10s"}));
     let [feed, more] = ["feed", "more"].map(|pod| bed.pod(pod).unwrap());
     let senders = [
         feed.send(GROUP.into(), 100_000, 150, 100),

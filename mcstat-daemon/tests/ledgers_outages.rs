@@ -132,7 +132,7 @@ fn switch_and_database_are_killed_in_traffic() {
     bed.pipeline().install(2).unwrap();
     let healed = watch.until("agrees by itself", agrees);
     assert_eq!(healed.totals[2], 0, "nothing of the gap is booked: {healed:?}");
-    assert!(healed.causes.iter().all(|cause| cause == "FlowReset"), "{healed:?}");
+    assert_eq!(healed.causes, ["FlowReset"], "{healed:?}");
 
     bed.ovs.kill_ovsdb();
     watch.counts_on("counting without the database");

@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     api::summary::NodeStatsSummary,
-    ledger::{Ledger, snapshot::RuleReading},
+    ledger::{LAG, Ledger, snapshot::RuleReading},
 };
 
 /// Why the agent cannot start, or had to end.
@@ -137,6 +137,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     );
     let ports_thread = ports.spawn(Handle::current(), compiled)?;
     let mut ledger = Ledger::new(node(&config));
+    ledger.set_lag(jiff::SignedDuration::try_from(config.switch.lag).unwrap_or(LAG));
     let kept = &kernel.maps.kept;
     // Which Pods live is known when the source has answered: the ports thread forgets the others.
     kept.forget(&kernel.maps, |_| true).map_err(KernelError::from)?;

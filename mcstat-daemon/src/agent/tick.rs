@@ -143,6 +143,17 @@ impl Tick {
         }
     }
 
+    /// Another's packet socket tells nothing of the switch: only the userspace datapath has one on each port.
+    fn without_strange_queues(&self, switch: SwitchReading) -> SwitchReading {
+        match switch {
+            SwitchReading::Read(mut account) if !self.channels.wanted.borrow().userspace => {
+                account.queue_drops.clear();
+                SwitchReading::Read(account)
+            }
+            switch => switch,
+        }
+    }
+
     /// Everything, as of now.
     fn read(&mut self, switch: SwitchReading) -> Result<Snapshot, KernelError> {
         let clock = self.clock.read(&self.maps)?;
@@ -175,7 +186,7 @@ impl Tick {
             uncounted,
             kernel,
             namespaces,
-            switch,
+            switch: self.without_strange_queues(switch),
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
             policy,
             detached: self.channels.detached.borrow().clone(),
@@ -212,8 +223,8 @@ impl Tick {
             SwitchReading::Read(account) => account.switch.enforced(),
         };
         if let Some(enforced) = enforced.filter(|enforced| *enforced != policy::enforced(&self.maps)) {
-            let Enforced { data, reports } = enforced;
-            info!(data, reports, "what the switch enforces of the policies");
+            let Enforced { data, reports, sources } = enforced;
+            info!(data, reports, sources, "what the switch enforces of the policies");
             policy::set_enforced(&self.maps, enforced);
         }
     }

@@ -164,6 +164,8 @@ pub enum Reason {
     NoFlow,
     /// The first reading: no tick has agreed yet.
     Baseline,
+    /// For some seconds nothing could be compared.
+    NotCompared,
     /// They agree.
     Agree,
     /// Inbound only: the switch sends copies past its counters, since rules are off.
@@ -193,6 +195,7 @@ impl Reason {
             Self::NotOnSwitch => "NotOnSwitch",
             Self::NoFlow => "NoFlow",
             Self::Baseline => "Baseline",
+            Self::NotCompared => "NotCompared",
             Self::Agree => "Agree",
             Self::NoIngressMetrics => "NoIngressMetrics",
         }

@@ -37,7 +37,7 @@ pub mod verdict;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mcstat_common::abi::PortBook;
 
 pub use self::reconcile::LAG;
@@ -132,6 +132,11 @@ impl Ledger {
             self.reconcile.remember(reading, *book);
         }
         self.reconcile.restore(books);
+    }
+
+    /// How late the switch's counters may be, in place of [`LAG`].
+    pub fn set_lag(&mut self, lag: SignedDuration) {
+        self.reconcile.set_lag(lag);
     }
 
     /// Ports whose two ledgers were off at the last tick for the first time: if somebody has taken mcstat's programs off

@@ -60,6 +60,7 @@ pub(super) fn snapshot(seconds: i64, ports: u32, messages: &[&str]) -> Snapshot 
 pub(super) const ENFORCED: Enforced = Enforced {
     data: true,
     reports: true,
+    sources: true,
 };
 
 /// The policies of these documents for these ports; nothing is counted.

@@ -140,6 +140,9 @@ pub struct Enforced {
     pub data: bool,
     /// IGMP reports: and MulticastRouting punts IGMP to the controller.
     pub reports: bool,
+    /// Sources: frames with one that is not the Pod's are dropped at once. The bridge has the table
+    /// MulticastEgressPodMetric, so Antrea's guard against them stands before it.
+    pub sources: bool,
 }
 
 /// The counters of one rule on this node, cumulative since [`start`](Self::start).

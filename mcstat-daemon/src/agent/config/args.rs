@@ -42,6 +42,9 @@ pub struct AgentArgs {
     /// Make the switch push its counters before each reading (revalidator/wait)
     #[arg(long, value_name = "BOOL", env = "MCSTAT_SWITCH_REVALIDATE")]
     pub switch_revalidate: Option<bool>,
+    /// How late the switch's counters may be
+    #[arg(long, value_name = "DURATION", env = "MCSTAT_SWITCH_LAG", value_parser = duration)]
+    pub switch_lag: Option<Duration>,
     /// Directory of policies to judge by
     #[arg(long, value_name = "PATH", env = "MCSTAT_POLICY_FILES")]
     pub policy_files: Option<PathBuf>,
@@ -160,6 +163,7 @@ impl AgentArgs {
         set(&mut config.source.netns.prefix, flags.netns_prefix);
         set(&mut config.switch.read, flags.switch_read);
         set(&mut config.switch.revalidate, flags.switch_revalidate);
+        set(&mut config.switch.lag, flags.switch_lag);
         set(&mut config.policy.files, flags.policy_files);
         set(&mut config.policy.kubernetes.enabled, flags.policy_kubernetes);
         set(&mut config.policy.kubernetes.kubeconfig, flags.policy_kubeconfig);

@@ -43,6 +43,7 @@ impl Config {
         let ring = self.events.ring_kib;
         let ring_fits = ring.is_power_of_two() && (64..=65_536).contains(&ring);
         one_of("events.ringKiB", ring, ring_fits, "a power of two from 64 to 65536")?;
+        duration("switch.lag", self.switch.lag, 500 * MILLISECOND..=MINUTE)?;
         duration("slotIdle", self.slot_idle, MINUTE..=7 * DAY)?;
         duration("publish.interval", self.publish.interval, SECOND..=5 * MINUTE)?;
         for target in &self.publish.targets {

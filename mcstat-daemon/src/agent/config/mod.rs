@@ -157,6 +157,9 @@ pub struct SwitchConfig {
     pub read: bool,
     /// Whether it is made to push its counters before each reading.
     pub revalidate: bool,
+    /// How late its counters may be.
+    #[serde(with = "friendly")]
+    pub lag: Duration,
 }
 
 /// Where policies come from: one of the two, or nowhere.
@@ -282,6 +285,7 @@ impl Default for SwitchConfig {
         Self {
             read: true,
             revalidate: false,
+            lag: Duration::from_millis(800),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! comes later is the next tick's. It says once when the switch goes away and once when it is back.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -70,6 +71,7 @@ async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sen
     let mut away: Option<Timestamp> = None;
     let mut complained = false;
     let mut snooped = Snooped::default();
+    let (mut queues, mut not_understood) = (Queues::default(), NotUnderstood::default());
     while asked.changed().await.is_ok() {
         if options.revalidate
             && let Err(error) = revalidate(&options).await
@@ -83,6 +85,8 @@ async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sen
                     info!(bridge = options.bridge, "the switch is read again");
                 }
                 let mut account = account(&reading);
+                account.queue_drops = queues.read();
+                not_understood.tell(&options.bridge, &account.switch.unknown);
                 if !reading.description.tables.contains_key(&Table::Routing) {
                     snooped.fill(&options, &mut account).await;
                 }
@@ -98,6 +102,43 @@ async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sen
             }
         };
         tell.send_replace(Arc::new(told));
+    }
+}
+
+/// The queues before the switch. That they cannot be read is said once.
+#[derive(Debug, Default)]
+struct Queues {
+    complained: bool,
+}
+
+impl Queues {
+    fn read(&mut self) -> BTreeMap<u32, u64> {
+        queue::drops().unwrap_or_else(|error| {
+            if !std::mem::replace(&mut self.complained, true) {
+                warn!(%error, "packet sockets cannot be asked (CONFIG_PACKET_DIAG); what overflows before the switch is called unexplained");
+            }
+            BTreeMap::new()
+        })
+    }
+}
+
+/// Flows that stand where metrics stand and are none that is known: another release of Antrea may count otherwise.
+#[derive(Debug, Default)]
+struct NotUnderstood(BTreeMap<Table, u32>);
+
+impl NotUnderstood {
+    fn tell(&mut self, bridge: &str, unknown: &BTreeMap<Table, u32>) {
+        for (table, flows) in unknown.iter().filter(|(table, flows)| self.0.get(table) != Some(flows)) {
+            warn!(
+                bridge,
+                table = table.name(),
+                flows,
+                "flows that are not understood; their counters are left out"
+            );
+        }
+        if self.0 != *unknown {
+            self.0.clone_from(unknown);
+        }
     }
 }
 
@@ -145,6 +186,6 @@ fn account(reading: &Reading) -> SwitchAccount {
         connection: reading.connection,
         switch: Switch::new(&reading.description),
         groups_known: reading.groups.is_ok(),
-        queue_drops: queue::drops().unwrap_or_default(),
+        queue_drops: BTreeMap::new(),
     }
 }

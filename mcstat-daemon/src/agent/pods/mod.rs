@@ -18,6 +18,8 @@ pub struct PodPorts {
     pub ports: Vec<PodPort>,
     /// Interfaces that cannot, each with its reason.
     pub uncounted: Vec<UncountedPort>,
+    /// Whether the Pods are ports of a bridge with the userspace datapath, which has a packet socket on each.
+    pub userspace: bool,
     /// Whether the source is connected. While it is not, the last list holds: counting goes on.
     pub connected: bool,
 }

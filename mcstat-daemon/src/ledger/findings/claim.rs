@@ -9,7 +9,7 @@ use crate::{
     api::stats::{FilterMode, FindingKind, Membership},
     ledger::{
         membership::{Memberships, after},
-        snapshot::{GroupReading, OtherGroups},
+        snapshot::{GroupReading, OtherGroups, SwitchReading},
         totals::is_link_local,
     },
 };
@@ -58,6 +58,8 @@ pub(super) fn of_port(view: &View<'_>, traffic: &Traffic, claims: &mut Vec<Claim
             let mut message = format!("nothing has arrived for {group} since {since:.0}");
             if let Some(rule) = &membership.denied {
                 message += &format!("; {rule} denies its report");
+            } else if view.missing_in_switch(*group) {
+                message += "; the switch holds no copy for the Pod";
             }
             make(
                 FindingKind::JoinedNoTraffic,
@@ -181,6 +183,20 @@ pub(super) fn of_node(memberships: &Memberships, now: Timestamp, claims: &mut Ve
 }
 
 impl View<'_> {
+    /// Whether the switch tells which groups it holds, and holds this one not for the Pod.
+    fn missing_in_switch(&self, group: IpAddr) -> bool {
+        let port = self.snapshot.switch_ports.get(&self.reading.id);
+        let (SwitchReading::Read(account), Some(port), IpAddr::V4(group)) = (&self.snapshot.switch, port, group) else {
+            return false;
+        };
+        let mut held = account.switch.groups.iter().filter(|held| held.group == group);
+        account.groups_known
+            && held.all(|held| {
+                let members = held.members.as_ref();
+                members.is_some_and(|members| members.iter().all(|member| member.ofport != port.ofport))
+            })
+    }
+
     fn inbound(&self, group: IpAddr) -> impl Iterator<Item = &GroupReading> {
         self.reading
             .inbound

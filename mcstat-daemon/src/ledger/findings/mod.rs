@@ -50,6 +50,7 @@ const NODE: u32 = 0;
 /// One port with all that the claims are made of.
 #[derive(Debug, Clone, Copy)]
 struct View<'a> {
+    snapshot: &'a Snapshot,
     reading: &'a PortReading,
     port: &'a Port,
     now: Timestamp,
@@ -64,7 +65,12 @@ impl Findings {
         let mut claims = Vec::new();
         for reading in &snapshot.ports {
             if let Some(port) = memberships.port(reading.id) {
-                let view = View { reading, port, now };
+                let view = View {
+                    snapshot,
+                    reading,
+                    port,
+                    now,
+                };
                 claim::of_port(&view, &self.traffic, &mut claims);
             }
         }

@@ -139,6 +139,7 @@ fn what_nobody_enforces_denies_nobody() {
         Enforced {
             data: true,
             reports: false,
+            sources: true,
         },
     ] {
         let unenforced = PolicyReading { enforced, ..deny() };

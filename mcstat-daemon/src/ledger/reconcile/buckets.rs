@@ -16,6 +16,15 @@ use crate::ledger::{
 /// Of each group its buckets, in one order; `None` where the switch does not describe them.
 type Groups = BTreeMap<Ipv4Addr, Option<Vec<Member>>>;
 
+/// What a change of buckets means for a port. The later one is the stronger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// Other ports' buckets came or went in a group that it keeps.
+    Others,
+    /// Its own bucket came or went.
+    Own,
+}
+
 /// The groups as of the last reading that had them.
 #[derive(Debug, Default)]
 pub(super) struct Buckets {
@@ -68,21 +77,21 @@ impl Buckets {
         &self.undescribed
     }
 
-    /// Whether something changed that blurs the port's counter: a group came or went for it, or one of its groups changed
-    /// for others while packets of it pass here.
-    pub(super) fn blurs(&self, ofport: u32, passes: impl Fn(Ipv4Addr) -> bool) -> bool {
+    /// What changed that blurs the port's counter: a group came or went for it, or one of its groups changed for others
+    /// while packets of it pass here.
+    pub(super) fn change(&self, ofport: u32, passes: impl Fn(Ipv4Addr) -> bool) -> Option<Change> {
         if self.changed.is_empty() {
-            return false;
+            return None;
         }
         let (before, now) = (self.before.get(&ofport), self.ports.get(&ofport));
         let of = |groups: Option<&Vec<Ipv4Addr>>, group| groups.is_some_and(|groups| groups.contains(group));
-        self.changed
-            .iter()
-            .any(|group| match (of(before, group), of(now, group)) {
-                (true, true) => passes(*group),
-                (false, false) => false,
-                _ => true,
-            })
+        let changes = self.changed.iter();
+        let changes = changes.filter_map(|group| match (of(before, group), of(now, group)) {
+            (true, true) => passes(*group).then_some(Change::Others),
+            (false, false) => None,
+            _ => Some(Change::Own),
+        });
+        changes.max()
     }
 
     /// One number for the port's groups: FNV-1a, never 0.

@@ -49,12 +49,18 @@ pub(super) struct Reconcile {
     pods: BTreeMap<PodRef, BTreeSet<u32>>,
     buckets: Buckets,
     connection: Option<u64>,
+    lag: Option<SignedDuration>,
     restored: BTreeMap<u32, PortBook>,
     /// When the switch was asked for its last account.
     read: Option<Timestamp>,
 }
 
 impl Reconcile {
+    /// How late the switch's counters may be, in place of [`LAG`].
+    pub(super) fn set_lag(&mut self, lag: SignedDuration) {
+        self.lag = Some(lag);
+    }
+
     /// What an earlier process wrote down, before the first tick.
     pub(super) fn restore(&mut self, books: BTreeMap<u32, PortBook>) {
         self.restored = books;
@@ -109,7 +115,7 @@ impl Reconcile {
             buckets: &self.buckets,
             rules: &rules,
             restarted,
-            lag: LAG,
+            lag: self.lag.unwrap_or(LAG),
         };
         for reading in &snapshot.ports {
             let port = self.ports.entry(reading.id).or_insert_with(|| {

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use mcstat_common::abi::PortBook;
 
 use super::{
-    buckets::{Buckets, DropRules, Fate, fate},
+    buckets::{Buckets, Change, DropRules, Fate, fate},
     crosscheck::CrossCheck,
     evidence::{Evidence, share_bytes},
     side::{Blur, Found, Moment, Reading, Side},
@@ -253,8 +253,15 @@ impl Port {
         if !wire.is_clear(&before) {
             self.outbound.blur(Blur::Own, now);
         }
-        if buckets.blurs(port.ofport, passes) || unread {
-            self.inbound.blur(Blur::Membership, now);
+        let change = if unread {
+            Some(Change::Own)
+        } else {
+            buckets.change(port.ofport, passes)
+        };
+        match change {
+            Some(Change::Own) => self.inbound.blur(Blur::Membership, now),
+            Some(Change::Others) => self.inbound.blur(Blur::Others, now),
+            None => {}
         }
         let detached = context.snapshot.detached.get(&reading.id).copied();
         if detached.is_some() && detached != self.detached {

@@ -152,8 +152,12 @@ fn sentences(differing: &[&Discrepancy]) -> String {
                 Account::Wire => "the veth",
                 Account::Switch => "the switch",
             };
-            let (direction, packets, cause) = (&found.direction, found.packets, found.cause.word());
-            format!("{direction}: {more} has {packets} packets more ({cause})")
+            let amount = match (found.packets, found.bytes) {
+                (0, Some(bytes)) => format!("{bytes} bytes"),
+                (packets, _) => format!("{packets} packets"),
+            };
+            let (direction, cause) = (&found.direction, found.cause.word());
+            format!("{} {direction}: {more} has {amount} more ({cause})", found.interface)
         })
         .collect();
     sentences.join("; ")
@@ -170,6 +174,9 @@ fn message(reason: Reason, snapshot: &Snapshot) -> String {
         Reason::SwitchRestarted => "the switch or its flow began anew; nothing is booked from the gap",
         Reason::NotOnSwitch => "no interface of the Pod is a port of the switch",
         Reason::NoFlow => "the switch has no counter for the Pod",
+        Reason::NotCompared => {
+            "not compared for some seconds: the buckets of the Pod's groups keep changing or are not known, or how many of the copies are its own"
+        }
         Reason::Baseline => "the first reading; the next one tells",
         Reason::NoIngressMetrics => "the switch sends copies past its counters: its rules are off",
         Reason::Differ | Reason::Agree => "",

@@ -170,6 +170,7 @@ impl Switch {
         Some(Enforced {
             data,
             reports: data && punts,
+            sources: self.outbound.is_some(),
         })
     }
 

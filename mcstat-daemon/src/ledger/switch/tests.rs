@@ -71,6 +71,7 @@ fn what_a_bridge_enforces_shows_in_its_tables() {
     let both = Enforced {
         data: true,
         reports: true,
+        sources: true,
     };
     assert_eq!(enforced(&description), Some(both));
     let routing = description.tables.get_mut(&Table::Routing).unwrap();
@@ -79,7 +80,11 @@ fn what_a_bridge_enforces_shows_in_its_tables() {
     assert_eq!(enforced(&description), Some(data), "nobody decides about reports");
     let mut description = recorded();
     description.tables.remove(&Table::EgressMetric);
-    assert_eq!(enforced(&description), Some(Enforced::default()), "AntreaPolicy is off");
+    let sources = Enforced {
+        sources: true,
+        ..Enforced::default()
+    };
+    assert_eq!(enforced(&description), Some(sources), "AntreaPolicy is off");
     description.tables.insert(Table::EgressMetric, Vec::new());
     description.tables.insert(Table::Routing, Vec::new());
     assert_eq!(enforced(&description), None, "named and not yet programmed");

@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use mcstat_common::{
-    abi::{PORT_DATA_ENFORCED, PORT_REPORTS_ENFORCED, Port},
+    abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, PORT_REPORTS_ENFORCED, Port},
     policy::PortList,
 };
 use thiserror::Error;
@@ -75,7 +75,9 @@ impl Policies {
 
 fn flags(enforced: Enforced) -> u32 {
     let bit = |set: bool, bit: u32| if set { bit } else { 0 };
-    bit(enforced.data, PORT_DATA_ENFORCED) | bit(enforced.reports, PORT_REPORTS_ENFORCED)
+    bit(enforced.data, PORT_DATA_ENFORCED)
+        | bit(enforced.reports, PORT_REPORTS_ENFORCED)
+        | bit(enforced.sources, PORT_FOREIGN_DROPPED)
 }
 
 /// Learns what an earlier run left in the maps. Call before ports are entered.
@@ -91,6 +93,7 @@ pub fn recover(maps: &Maps) -> io::Result<()> {
             known.pods.insert(pod_name(&port), set);
         }
         known.enforced.data |= port.flags & PORT_DATA_ENFORCED != 0;
+        known.enforced.sources |= port.flags & PORT_FOREIGN_DROPPED != 0;
         known.enforced.reports |= port.flags & PORT_REPORTS_ENFORCED != 0;
     }
     Ok(())
@@ -185,7 +188,7 @@ pub fn set_enforced(maps: &Maps, enforced: Enforced) {
     let mut known = maps.policies();
     known.enforced = enforced;
     let bits = u64::from(flags(enforced));
-    let mask = u64::from(PORT_DATA_ENFORCED | PORT_REPORTS_ENFORCED);
+    let mask = u64::from(PORT_DATA_ENFORCED | PORT_REPORTS_ENFORCED | PORT_FOREIGN_DROPPED);
     for entry in table::entries(maps) {
         let word = maps.ports.word(entry.position, offset_of!(Port, flags));
         // The number of addresses lies in the same word, and is the ports thread's.

@@ -44,12 +44,17 @@ pub(super) struct Joined {
     pub(super) candidates: Vec<Candidate>,
     /// Names of container ports whose `external_ids` do not say which Pod they belong to, sorted.
     pub(super) nameless: Vec<String>,
+    /// Whether the bridge has the userspace datapath.
+    pub(super) userspace: bool,
 }
 
 /// All Pod ports of a bridge, or `None` where there is no such bridge.
 pub(super) fn join(store: &Store, bridge: &str) -> Option<Joined> {
     let bridge = store.bridge(bridge)?;
-    let mut joined = Joined::default();
+    let mut joined = Joined {
+        userspace: bridge.datapath_type == "netdev",
+        ..Joined::default()
+    };
     let containers = store.ports_of(bridge).filter(|port| {
         port.external_ids
             .get("antrea-type")
@@ -150,6 +155,7 @@ pub(super) fn decide(joined: &Joined, links: &BTreeMap<u32, Link>, last: &PodPor
         ports: PodPorts {
             ports,
             uncounted,
+            userspace: joined.userspace,
             connected: true,
         },
         recheck,

@@ -26,6 +26,8 @@ use crate::{
 const AFTER_RESTART: u8 = 2;
 /// The same after any other baseline.
 const AFTER_BASELINE: u8 = 1;
+/// How long nothing need be compared before that is said: a blur lasts for the lag and two ticks.
+const UNCOMPARED: SignedDuration = SignedDuration::from_secs(4);
 
 /// One tick of one direction.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +62,10 @@ pub(super) struct Moment {
 pub(super) enum Blur {
     /// What of the veth's count the switch counts is not known: the Pod's own copies, or packets that were denied.
     Own,
-    /// Buckets changed.
+    /// Buckets of others changed in a group that the Pod keeps. Its own bucket goes on counting, so that excuses nothing;
+    /// but nothing is booked either.
+    Others,
+    /// Its own buckets changed.
     Membership,
     /// mcstat's programs were off.
     Unattached,
@@ -117,6 +122,8 @@ pub(super) struct Side {
     judged: bool,
     base: Option<Base>,
     paused: Option<(Blur, Timestamp)>,
+    /// The first reading since the last one that could be compared.
+    uncompared: Option<Timestamp>,
     /// Ticks that must still agree, and what is said until then.
     settling: Option<(u8, Reason)>,
     restarted: bool,
@@ -136,6 +143,7 @@ impl Side {
             judged: false,
             base: None,
             paused: None,
+            uncompared: None,
             settling: None,
             restarted: false,
             reason: Reason::NoSwitchLedger,
@@ -233,8 +241,13 @@ impl Side {
         }
         self.base = Some(base);
         if self.is_paused(&base, seen, moment) {
+            let since = *self.uncompared.get_or_insert(moment.now);
+            if moment.now.duration_since(since) >= UNCOMPARED {
+                self.reason = Reason::NotCompared;
+            }
             return None;
         }
+        self.uncompared = None;
         self.compare(base, seen)
     }
 
@@ -354,6 +367,7 @@ impl Side {
             // Added again, and its counters were kept.
             Blur::Again if fits => return false,
             Blur::Again => self.list_off(base, seen, Cause::FlowReset, moment.now),
+            Blur::Others => self.list_off(base, seen, Cause::Unexplained, moment.now),
             Blur::Membership => self.list_off(base, seen, Cause::MembershipChange, moment.now),
             Blur::Unattached => self.list_off(base, seen, Cause::NotAttached, moment.now),
             Blur::Own => {}

@@ -69,6 +69,32 @@ fn a_change_of_buckets_books_nothing_from_around_it() {
     }
 }
 
+/// Members that come and go keep nobody's bucket that stays from counting: what misses there is no change's fault. It is
+/// listed, and not booked. While it never ends nothing is compared, and that is said.
+#[test]
+fn the_others_of_a_group_excuse_nothing() {
+    let mut lab = Lab::unread(2);
+    lab.members(G, &[0, 1]);
+    lab.both_handed(0, G, 100);
+    lab.ticks(2);
+    lab.handed(0, G, 220);
+    lab.counts_copies(0, 238);
+    lab.members(G, &[0]);
+    let status = &lab.ticks(2)[&0];
+    let expected = [("in", Cause::Unexplained, Account::Switch, 18, Some(18 * FRAME))];
+    assert_eq!(
+        (listed(status).as_slice(), dropped(status)),
+        (expected.as_slice(), [Some(0), Some(0)])
+    );
+    for members in [[0, 1].as_slice(), &[0]].into_iter().cycle().take(30) {
+        lab.members(G, members);
+        lab.both_handed(0, G, 10);
+        lab.tick_after(500);
+    }
+    lab.members(G, &[0, 1]);
+    assert_eq!(agrees(&lab.tick_after(500)[&0]), ("Unknown", "NotCompared"));
+}
+
 /// The same numbers while somebody else's group changes are a loss.
 #[test]
 fn a_change_of_other_buckets_excuses_nothing() {
@@ -95,6 +121,11 @@ fn without_groups_nothing_inbound_is_booked() {
     lab.counts_copies(0, 18);
     let status = &lab.ticks(3)[&0];
     assert_eq!((listed(status).len(), dropped(status)), (0, [Some(0), Some(0)]));
+    assert_eq!(
+        agrees(&lab.ticks(3)[&0]),
+        ("Unknown", "NotCompared"),
+        "and that is said"
+    );
     lab.groups_known = true;
     let status = &lab.ticks(3)[&0];
     assert_eq!((listed(status).len(), dropped(status)), (0, [Some(0), Some(0)]));
