@@ -381,6 +381,78 @@ pub const EVENT_MTU: usize = 1600;
 /// Room for a jumbo MTU.
 pub const EVENT_JUMBO: usize = 9248;
 
+abi! {
+    /// Map `books`, by port id: what the comparison with the switch must not forget over a restart of the agent, which
+    /// alone writes it. All zeros is a port of which nothing is known.
+    #[derive(Default)]
+    pub struct PortBook {
+        /// What the Pod sent.
+        pub outbound: SideBook,
+        /// What was for the Pod.
+        pub inbound: SideBook,
+        /// IPv4 data packets that the Pod had sent, as far as the switch counts them. While this has not moved, no copy of its own
+        /// packets can have been for the Pod itself.
+        pub sent: u64,
+        /// Fingerprint of the groups that the switch had for the port. Another one tells of a change meanwhile. 0: not
+        /// known.
+        pub buckets: u64,
+    }
+}
+
+abi! {
+    /// One direction of a [`PortBook`]. A baseline says: when the switch had counted this, the veth had counted that, at
+    /// least and at most.
+    #[derive(Default)]
+    pub struct SideBook {
+        /// [`KNOWN`](Self::KNOWN): `dropped` means something. [`BASELINE`](Self::BASELINE): what follows it does, too;
+        /// [`JUDGED`](Self::JUDGED) says of what.
+        pub flags: u64,
+        /// Packets booked as dropped since the port began. Never falls.
+        pub dropped: u64,
+        /// What the switch had counted at the last reading.
+        pub switch_packets: u64,
+        /// The same in bytes.
+        pub switch_bytes: u64,
+        /// What the veth had counted by then, at least.
+        pub wire_packets_low: u64,
+        /// At most.
+        pub wire_packets_high: u64,
+        /// The same in bytes, at least.
+        pub wire_bytes_low: u64,
+        /// At most.
+        pub wire_bytes_high: u64,
+        /// The flow's cookie.
+        pub cookie: u64,
+        /// How long the flow had existed, in milliseconds.
+        pub duration_milliseconds: u64,
+    }
+}
+
+impl SideBook {
+    /// The direction has been compared at least once.
+    pub const KNOWN: u64 = 1;
+    /// There is a baseline.
+    pub const BASELINE: u64 = 2;
+    /// It is one of admitted packets: policies were judged.
+    pub const JUDGED: u64 = 4;
+}
+
+/// Vanished interfaces that are remembered at most.
+pub const VANISHED_ENTRIES: u32 = 128;
+
+abi! {
+    /// Map `vanished`, by port id: the last totals of an interface that a living Pod sandbox no longer has. They stay in
+    /// the Pod's. The agent alone writes it, and removes it with the sandbox's last interface.
+    pub struct Vanished {
+        /// The port, as it was.
+        pub port: Port,
+        /// Outbound, inbound: everything that it had counted.
+        pub stats: [PortStats; 2],
+        /// What was booked of it.
+        pub book: PortBook,
+    }
+}
+
 const _: () = {
     assert!(size_of::<Slot>() == 64);
     assert!(size_of::<Counter>() == 64);

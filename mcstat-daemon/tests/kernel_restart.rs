@@ -15,6 +15,7 @@ use std::{
 };
 
 use mcstat::agent::bpf::{Kernel, attach::Hook, sys, table, upgrade};
+use mcstat_common::abi::PortBook;
 use support::{Bpffs, enter, frames, in_netns, need_tcx, open, pod_port, reading, total, veth::Veth};
 
 const GROUPS: [&str; 3] = ["239.1.1.1", "239.1.1.2", "ff3e::1:3"];
@@ -90,6 +91,15 @@ fn a_new_abi_takes_every_total_over_while_packets_pass() {
         thread::sleep(Duration::from_millis(300));
         let before = reading(&kernel, "pod");
         assert!(total(&before.outbound).0 > 0);
+        // What is kept of a port beside its counters.
+        let book = PortBook {
+            sent: 7,
+            ..PortBook::default()
+        };
+        kernel.maps.kept.write_books([(before.id, book)].into_iter()).unwrap();
+        let gone = enter(&kernel, &pod_port("gone", "lo", 1, &[]));
+        kernel.maps.kept.remember(&kernel.maps, &gone).unwrap();
+        table::leave(&kernel.maps, &gone);
         drop(kernel);
 
         // The test ABI: the next version, another size of table, another seed.
@@ -107,6 +117,10 @@ fn a_new_abi_takes_every_total_over_while_packets_pass() {
         assert_eq!(total(&after.outbound), (packets, packets, bytes));
         assert_eq!(after.start, before.start);
         assert_eq!(after.id, before.id);
+        assert_eq!(kernel.maps.kept.books(), [(before.id, book)].into());
+        let vanished = kernel.maps.kept.vanished();
+        assert_eq!(vanished.keys().collect::<Vec<_>>(), [&gone.port.id]);
+        assert_eq!(vanished[&gone.port.id].port, gone.port);
         for group in GROUPS {
             let of = |port: &mcstat::ledger::snapshot::PortReading| {
                 port.outbound

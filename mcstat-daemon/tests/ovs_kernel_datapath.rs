@@ -4,16 +4,19 @@
 //! kernel-matrix` runs them on Debian's kernels, which have it. Where they run and it is missing, they fail.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod agent_process;
 mod pods_lab;
 mod support;
 mod switch_lab;
 
 use std::{fs::File, net::UdpSocket, os::fd::AsRawFd, thread, time::Duration};
 
-use mcstat::{agent::bpf::Kernel, ledger::snapshot::Traffic};
+use agent_process::Node;
+use mcstat::{agent::bpf::Kernel, ledger::snapshot::DirectionReading};
 use nix::sched::{CloneFlags, setns};
 use pods_lab::sh;
-use support::{Bpffs, enter, group, open, pod_port, reading, wire::eventually};
+use serde_json::{Value, json};
+use support::{Bpffs, enter, open, pod_port, reading, total, wire::eventually};
 use switch_lab::{Switch, pipeline};
 
 const GROUP: &str = "239.1.1.1";
@@ -101,9 +104,13 @@ fn flow(switch: &Switch, table: u8, field: &str) -> (u64, u64) {
 /// counters to the switch, which knows no segments.
 fn ledgers(switch: &Switch, kernel: &Kernel) -> ([Counts; 3], [(u64, u64); 3]) {
     switch.appctl("revalidator/wait");
-    let numbers = |traffic: Traffic| (traffic.packets, traffic.bytes, traffic.segments);
-    let inbound = |pod: &str| numbers(group(&reading(kernel, pod).inbound, GROUP, None).admitted);
-    let outbound = numbers(group(&reading(kernel, "a").outbound, GROUP, None).admitted);
+    // All of a direction: two CPUs that meet a new group at the same moment put a packet into *other groups*.
+    let numbers = |direction: &DirectionReading| {
+        let (packets, segments, bytes) = total(direction);
+        (packets, bytes, segments)
+    };
+    let inbound = |pod: &str| numbers(&reading(kernel, pod).inbound);
+    let outbound = numbers(&reading(kernel, "a").outbound);
     let flows = [
         flow(switch, EGRESS_POD_METRIC, "nw_src=10.10.0.11"),
         flow(switch, INGRESS_POD_METRIC, "reg1=0xb"),
@@ -153,5 +160,51 @@ fn a_segmented_first_packet_makes_the_switch_count_more() {
         assert_eq!((19 + 10, 19 * 14_042 + 10 * 1442), (29, 281_218));
         assert_eq!(theirs, [(29, 281_218); 3]);
         assert_eq!(ours[1..], [(29, 281_218, 200); 2]);
+    });
+}
+
+/// The same as the agent tells it: named, listed, and no disagreement.
+#[test]
+#[ignore = "needs openvswitch.ko; `cargo xtask kernel-matrix` runs it"]
+fn the_agent_names_what_an_upcall_has_segmented() {
+    let switch = switch("n");
+    switch.lab.run(|| async {
+        let bpffs = Bpffs::new();
+        let source = json!({"kind": "ovsdb", "ovsdb": {"socket": switch.path("db.sock"), "bridge": "br-int"}});
+        let mut node = Node::with(&bpffs.path(), &source, &json!({"tick": "500ms"}));
+        node.start();
+        let status = || node.pod("mkt", "a").map(|pod| pod["status"].clone());
+        let agrees = |status: &Value| {
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            let mut agree = conditions.filter(|condition| condition["type"] == "LedgersAgree");
+            agree.next().is_some_and(|condition| condition["status"] == "True")
+        };
+        eventually("the ledgers agree", || status().as_ref().is_some_and(agrees));
+        send(&switch, 1, 14_000, Some(1400));
+        eventually("a flow in the datapath", || {
+            switch.appctl("dpctl/dump-flows").contains(GROUP)
+        });
+        send(&switch, 19, 14_000, Some(1400));
+        let found = |status: &Value| {
+            status["ledgers"]["discrepancies"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+        };
+        eventually("it is named", || {
+            status().is_some_and(|status| !found(&status).is_empty())
+        });
+        let status = status().unwrap();
+        println!("{status:#}");
+        let found = found(&status);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let shown = ["direction", "cause", "more", "packets", "bytes"].map(|key| found[0][key].clone());
+        // 9 packets more, each with one header of 42 bytes.
+        assert_eq!(
+            Value::from(shown.to_vec()),
+            json!(["outbound", "GsoUpcall", "switch", 9, 378])
+        );
+        assert!(agrees(&status), "{status:#}");
+        assert_eq!(status["outbound"]["switchDropped"], 0);
     });
 }

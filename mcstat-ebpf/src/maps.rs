@@ -3,18 +3,19 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use mcstat_common::{
     abi::{
-        Carry, Counter, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortStats, ReportWalk, RuleCounter, RuleName,
-        Settings, Slot, WAYS,
+        Carry, Counter, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortBook, PortStats, ReportWalk, RuleCounter,
+        RuleName, Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
     },
     policy::{PolicyValue, PortList},
 };
 
 const MMAPABLE: usize = 1 << 10; // BPF_F_MMAPABLE, include/uapi/linux/bpf.h
+const NO_PREALLOC: usize = 1; // BPF_F_NO_PREALLOC
 const DEFAULT_SETS: u32 = 2048;
 const DEFAULT_SLOTS: usize = (DEFAULT_SETS * WAYS) as usize;
 const DEFAULT_RING_BYTES: usize = 1 << 20;
@@ -59,6 +60,12 @@ pub(crate) static PORT_STATS: Array<PortStats, { 2 * PORT_ENTRIES as usize }, MM
 /// Not touched by the programs, as `carried`.
 #[btf_map(name = "port_carried")]
 pub(crate) static PORT_CARRIED: Array<PortStats, { 2 * PORT_ENTRIES as usize }, MMAPABLE> = Array::new();
+/// Not touched by the programs, as `carried`.
+#[btf_map(name = "books")]
+pub(crate) static BOOKS: HashMap<u32, PortBook, { PORT_ENTRIES as usize }, NO_PREALLOC> = HashMap::new();
+/// Not touched by the programs, as `carried`.
+#[btf_map(name = "vanished")]
+pub(crate) static VANISHED: HashMap<u32, Vanished, { VANISHED_ENTRIES as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map(name = "settings")]
 pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
 /// What judges: {set, space, prefix} → decision.

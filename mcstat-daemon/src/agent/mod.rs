@@ -26,7 +26,7 @@ mod reported;
 mod tick;
 pub mod witness;
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
 
 use thiserror::Error;
 use tokio::{
@@ -42,7 +42,7 @@ use self::{
     ovs::follow::{Follower, follow},
     pods::PodPorts,
     policy::PolicyObjects,
-    ports::Ports,
+    ports::{Channels as PortsChannels, Ports},
     tick::{Channels, Tick},
     witness::Witness,
 };
@@ -110,6 +110,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (uncounted, uncounted_seen) = watch::channel(Vec::new());
     let (joined, joined_seen) = watch::channel(Arc::default());
 
+    let (detached, detached_seen) = watch::channel(BTreeMap::new());
+    let (suspects, suspects_seen) = watch::channel(Vec::new());
+
     let Judging {
         thread: judge_thread,
         compiled,
@@ -124,18 +127,28 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         kernel.programs,
         clock,
         limits,
-        departed,
-        uncounted,
-        joined_seen,
+        PortsChannels {
+            departed,
+            uncounted,
+            joined: joined_seen,
+            detached,
+            suspects: suspects_seen,
+        },
     );
     let ports_thread = ports.spawn(Handle::current(), compiled)?;
-    let ledger = Ledger::new(node(&config));
+    let mut ledger = Ledger::new(node(&config));
+    let kept = &kernel.maps.kept;
+    // Which Pods live is known when the source has answered: the ports thread forgets the others.
+    kept.forget(&kernel.maps, |_| true).map_err(KernelError::from)?;
+    ledger.restore(kept.books(), &kept.vanished_readings(&kernel.clock.read(&kernel.maps)?));
     let ports_alive = uncounted_seen.clone();
     let channels = Channels {
         departed: departed_seen,
         uncounted: uncounted_seen,
         wanted: wanted.subscribe(),
         joined,
+        detached: detached_seen,
+        suspects,
         switch: follow_switch(&config),
         judged,
         retired,

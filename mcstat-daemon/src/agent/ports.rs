@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::ledger::{
     Joined,
-    snapshot::{Direction, PortReading, UncountedPort},
+    snapshot::{Direction, PodRef, PortReading, UncountedPort},
 };
 
 /// How often what failed is tried again.
@@ -43,6 +44,20 @@ const IDLE_EVERY: u32 = 60;
 const HOOKS_EVERY: u32 = 5;
 /// Slots that one RCU wait frees at most.
 const FOLD_BATCH: usize = 1024;
+
+/// What the thread is told and tells besides the list of Pods.
+pub(super) struct Channels {
+    /// Last readings of ports that are gone, for one more summary.
+    pub(super) departed: mpsc::Sender<PortReading>,
+    /// Interfaces that are not counted, those of the source included.
+    pub(super) uncounted: watch::Sender<Vec<UncountedPort>>,
+    /// Groups whose slots stay.
+    pub(super) joined: watch::Receiver<Arc<Joined>>,
+    /// When each port's programs were last found off, by port id.
+    pub(super) detached: watch::Sender<BTreeMap<u32, Timestamp>>,
+    /// Ports whose hooks are to be looked at now.
+    pub(super) suspects: watch::Receiver<Vec<u32>>,
+}
 
 /// What the thread works on.
 pub(super) struct Ports {
@@ -56,12 +71,7 @@ pub(super) struct Ports {
     slot_idle: Duration,
     /// At most this many ports are counted.
     max_ports: u32,
-    /// Last readings of ports that are gone, for one more summary.
-    departed: mpsc::Sender<PortReading>,
-    /// Interfaces that are not counted, those of the source included.
-    uncounted: watch::Sender<Vec<UncountedPort>>,
-    /// Groups whose slots stay.
-    joined: watch::Receiver<Arc<Joined>>,
+    channels: Channels,
     attached: BTreeSet<u32>,
     complaints: BTreeMap<String, String>,
     /// What the last round could not count.
@@ -70,6 +80,8 @@ pub(super) struct Ports {
     behind: BTreeMap<u32, UncountedPort>,
     /// Something of the last round is to be tried again.
     unfinished: bool,
+    /// What was kept of Pods that left while no agent ran is forgotten.
+    swept: bool,
 }
 
 impl Ports {
@@ -79,9 +91,7 @@ impl Ports {
         programs: Programs,
         clock: ClockSource,
         limits: (Duration, u32),
-        departed: mpsc::Sender<PortReading>,
-        uncounted: watch::Sender<Vec<UncountedPort>>,
-        joined: watch::Receiver<Arc<Joined>>,
+        channels: Channels,
     ) -> Self {
         let (slot_idle, max_ports) = limits;
         Self {
@@ -90,14 +100,13 @@ impl Ports {
             clock,
             slot_idle,
             max_ports,
-            departed,
-            uncounted,
-            joined,
+            channels,
             attached: BTreeSet::new(),
             complaints: BTreeMap::new(),
             refused: Vec::new(),
             behind: BTreeMap::new(),
             unfinished: true,
+            swept: false,
         }
     }
 
@@ -124,13 +133,15 @@ impl Ports {
                 if rounds.is_multiple_of(HOOKS_EVERY) {
                     self.look_at_hooks();
                 }
-                // A list that changed meanwhile is returned at once.
-                let next = runtime.block_on(async { tokio::time::timeout(RETRY, wanted.changed()).await });
-                match next {
-                    Ok(Ok(())) => changed = true,
-                    Ok(Err(_)) => return,
-                    Err(_) => changed = false,
-                }
+                changed = match runtime.block_on(next(&mut wanted, &mut self.channels.suspects)) {
+                    Next::List => true,
+                    Next::End => return,
+                    Next::Retry => false,
+                    Next::Suspects(ports) => {
+                        self.look_for_detached(|id| ports.contains(&id));
+                        false
+                    }
+                };
             }
         })
     }
@@ -140,9 +151,7 @@ impl Ports {
         let mut uncounted = list.uncounted.clone();
         self.unfinished = true;
         // An empty list of a source that was never connected says nothing about the Pods.
-        if list.connected {
-            self.remove_stale(&list.ports);
-        }
+        let removed = !list.connected || self.remove_stale(list);
         let entries = table::entries(&self.maps);
         let mut by_ifindex: BTreeMap<u32, Entry> =
             entries.into_iter().map(|entry| (entry.port.ifindex, entry)).collect();
@@ -156,7 +165,7 @@ impl Ports {
                 Err(refusal) => refused.push(*refusal),
             }
         }
-        self.unfinished = !refused.is_empty();
+        self.unfinished = !removed || !refused.is_empty();
         uncounted.append(&mut refused);
         self.share_out(by_ifindex.len());
         self.complain(&uncounted);
@@ -167,7 +176,7 @@ impl Ports {
     /// Tells the tick what is not counted, or not as it should be.
     fn tell(&self) {
         let told: Vec<_> = self.refused.iter().chain(self.behind.values()).cloned().collect();
-        self.uncounted.send_if_modified(|old| {
+        self.channels.uncounted.send_if_modified(|old| {
             let changed = *old != told;
             *old = told;
             changed
@@ -177,21 +186,9 @@ impl Ports {
     /// Tells of programs that see packets before ours, and has ours put back where somebody took them off.
     fn look_at_hooks(&mut self) {
         let mut behind = BTreeMap::new();
-        for entry in table::entries(&self.maps) {
+        for (entry, chains) in self.look_for_detached(|_| true) {
             let id = entry.port.id;
-            // An interface that is gone is the source's to tell.
-            let (true, Ok(chains)) = (self.attached.contains(&id), self.programs.chains(&entry)) else {
-                continue;
-            };
-            if chains.iter().any(|(_, chain)| !chain.ours) {
-                warn!(
-                    pod = %format_args!("{}/{}", text(&entry.port.namespace), text(&entry.port.pod)),
-                    host_interface = text(&entry.port.host_interface),
-                    "somebody took mcstat's programs off; packets passed uncounted; putting them back"
-                );
-                self.attached.remove(&id);
-                self.unfinished = true;
-            } else if let Some(told) = stands_behind(&entry, &chains) {
+            if let Some(told) = stands_behind(&entry, &chains) {
                 if self.behind.get(&id) != Some(&told) {
                     warn!(
                         pod = %format_args!("{}/{}", told.pod.namespace, told.pod.name),
@@ -206,14 +203,54 @@ impl Ports {
         self.tell();
     }
 
-    /// Takes every port that is not wanted off and frees all it held. One RCU wait serves them all.
-    fn remove_stale(&mut self, wanted: &[PodPort]) {
+    /// Looks who stands on the hooks of these ports. Where ours no longer do, that is told, and they are put back; the others
+    /// are returned.
+    fn look_for_detached(&mut self, which: impl Fn(u32) -> bool) -> Vec<(Entry, [(Direction, Chain); 2])> {
+        let mut standing = Vec::new();
+        for entry in table::entries(&self.maps)
+            .into_iter()
+            .filter(|entry| which(entry.port.id))
+        {
+            // An interface that is gone is the source's to tell.
+            let (true, Ok(chains)) = (self.attached.contains(&entry.port.id), self.programs.chains(&entry)) else {
+                continue;
+            };
+            if chains.iter().all(|(_, chain)| chain.ours) {
+                standing.push((entry, chains));
+                continue;
+            }
+            warn!(
+                pod = %format_args!("{}/{}", text(&entry.port.namespace), text(&entry.port.pod)),
+                host_interface = text(&entry.port.host_interface),
+                "somebody took mcstat's programs off; packets passed uncounted; putting them back"
+            );
+            self.attached.remove(&entry.port.id);
+            self.unfinished = true;
+            self.tell_detached(entry.port.id);
+        }
+        standing
+    }
+
+    /// Tells the tick that packets of a port may have passed uncounted until now.
+    fn tell_detached(&self, id: u32) {
+        self.channels.detached.send_modify(|detached| {
+            detached.insert(id, now());
+        });
+    }
+
+    /// Takes every port that is not wanted off and frees all it held. One RCU wait serves them all. Returns whether all are
+    /// gone.
+    fn remove_stale(&mut self, list: &PodPorts) -> bool {
         let stale: Vec<Entry> = table::entries(&self.maps)
             .into_iter()
-            .filter(|entry| !wanted.iter().any(|wanted| table::is(&entry.port, wanted)))
+            .filter(|entry| !list.ports.iter().any(|wanted| table::is(&entry.port, wanted)))
             .collect();
+        let living: BTreeSet<&PodRef> = pods(list).collect();
         if stale.is_empty() {
-            return;
+            if !std::mem::replace(&mut self.swept, true) {
+                self.forget(&living);
+            }
+            return true;
         }
         for entry in &stale {
             self.programs.detach(entry);
@@ -221,17 +258,29 @@ impl Ports {
         }
         if let Err(error) = rcu::wait() {
             warn!(%error, "cannot wait for running programs; the slots of Pods that left stay taken until this works");
-            return;
+            return false;
         }
+        let mut all = true;
         for entry in &stale {
-            if let Err(error) = self.remove(entry) {
+            if let Err(error) = self.remove(entry, &living) {
                 warn!(pod = text(&entry.port.pod), %error, "cannot free a port; it is tried again");
+                all = false;
             }
+        }
+        self.swept = true;
+        self.forget(&living);
+        all
+    }
+
+    /// Forgets what was kept of ports and Pods that are gone.
+    fn forget(&self, living: &BTreeSet<&PodRef>) {
+        if let Err(error) = self.maps.kept.forget(&self.maps, |pod| living.contains(pod)) {
+            warn!(%error, "cannot forget what was kept of a port; it is tried again with the next one that goes");
         }
     }
 
     /// Reads a stopped port for the last time and gives back all it held.
-    fn remove(&mut self, entry: &Entry) -> Result<(), KernelError> {
+    fn remove(&mut self, entry: &Entry, living: &BTreeSet<&PodRef>) -> Result<(), KernelError> {
         let clock = self.clock.read(&self.maps)?;
         let system = |error| KernelError::System {
             call: "reading a port for the last time",
@@ -245,8 +294,12 @@ impl Ports {
                 "no longer counting"
             );
             // A tick that does not read is no reason to wait: the port goes all the same.
-            let _ = self.departed.try_send(last);
+            let _ = self.channels.departed.try_send(last);
         }
+        if living.contains(&read::pod(&entry.port)) {
+            self.remember(entry)?;
+        }
+        table::end(&self.maps, entry);
         free::free_port(&self.maps, entry.port.id).map_err(|error| KernelError::System {
             call: "freeing a port's slots",
             error,
@@ -254,6 +307,30 @@ impl Ports {
         table::leave(&self.maps, entry);
         self.attached.remove(&entry.port.id);
         self.behind.remove(&entry.port.id);
+        self.channels.detached.send_modify(|detached| {
+            detached.remove(&entry.port.id);
+        });
+        Ok(())
+    }
+
+    /// Keeps the totals of an interface that goes while its Pod lives: they stay in the Pod's, over a restart too. Nothing
+    /// counts in it any more, and an RCU wait is over since.
+    fn remember(&self, entry: &Entry) -> Result<(), KernelError> {
+        if !table::has_begun(entry) {
+            return Ok(());
+        }
+        free::fold_port(&self.maps, entry.port.id, || Ok(())).map_err(|error| KernelError::System {
+            call: "folding a port's slots",
+            error,
+        })?;
+        if let Err(error) = self.maps.kept.remember(&self.maps, entry) {
+            warn!(
+                pod = %format_args!("{}/{}", text(&entry.port.namespace), text(&entry.port.pod)),
+                interface = text(&entry.port.interface),
+                %error,
+                "cannot keep what a vanished interface had counted; a restart of the agent would forget it"
+            );
+        }
         Ok(())
     }
 
@@ -278,6 +355,7 @@ impl Ports {
         // Of an earlier run of the agent: the programs are replaced, the counters go on.
         let taken_over = self.programs.attach(&entry).or_else(|_| {
             // A dead link: the interface went and came back under the same number.
+            self.tell_detached(entry.port.id);
             self.programs.detach(&entry);
             self.programs.attach(&entry)
         });
@@ -349,7 +427,7 @@ impl Ports {
     fn fold_idle(&mut self) {
         let outcome = self.clock.read(&self.maps).and_then(|clock| {
             let ticks = self.slot_idle.as_secs() * u64::from(clock.hz);
-            let joined = Arc::clone(&self.joined.borrow());
+            let joined = Arc::clone(&self.channels.joined.borrow());
             let idle = free::idle(&self.maps, &clock, ticks, |port, group| joined.contains(port, group));
             idle.chunks(FOLD_BATCH)
                 .try_fold(0, |sum, batch| Ok(sum + free::fold(&self.maps, batch, rcu::wait)?))
@@ -363,6 +441,29 @@ impl Ports {
             Ok(slots) => info!(slots, "folded idle groups into their Pods' other groups"),
             Err(error) => warn!(%error, "cannot fold idle groups; it is tried again in a minute"),
         }
+    }
+}
+
+/// The Pods that live, those included none of whose interfaces can be counted.
+fn pods(list: &PodPorts) -> impl Iterator<Item = &PodRef> {
+    let counted = list.ports.iter().map(|port| &port.pod);
+    counted.chain(list.uncounted.iter().map(|port| &port.pod))
+}
+
+/// What ends the thread's sleep.
+enum Next {
+    List,
+    Suspects(Vec<u32>),
+    Retry,
+    End,
+}
+
+/// A list that changed meanwhile is returned at once.
+async fn next(wanted: &mut watch::Receiver<PodPorts>, suspects: &mut watch::Receiver<Vec<u32>>) -> Next {
+    tokio::select! {
+        changed = wanted.changed() => if changed.is_ok() { Next::List } else { Next::End },
+        Ok(()) = suspects.changed() => Next::Suspects(suspects.borrow_and_update().clone()),
+        () = tokio::time::sleep(RETRY) => Next::Retry,
     }
 }
 

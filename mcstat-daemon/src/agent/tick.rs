@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use jiff::Timestamp;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, watch},
@@ -55,6 +56,10 @@ pub(super) struct Channels {
     pub(super) wanted: watch::Receiver<PodPorts>,
     /// The groups that each port has joined.
     pub(super) joined: watch::Sender<Arc<Joined>>,
+    /// When each port's programs were found off.
+    pub(super) detached: watch::Receiver<BTreeMap<u32, Timestamp>>,
+    /// Ports whose hooks are to be looked at now.
+    pub(super) suspects: watch::Sender<Vec<u32>>,
     /// The switch, where one is read.
     pub(super) switch: Option<Follower>,
     /// The policies in force; `None` without a policy source.
@@ -75,6 +80,8 @@ pub(super) struct Tick {
     channels: Channels,
     /// Taken from the ring between two ticks, since it was filling.
     waiting: Vec<RawEvent>,
+    /// It was said that books cannot be written.
+    complained: bool,
 }
 
 impl Tick {
@@ -99,6 +106,7 @@ impl Tick {
             reported: Reported::default(),
             channels,
             waiting: Vec::new(),
+            complained: false,
         })
     }
 
@@ -123,6 +131,10 @@ impl Tick {
                     let snapshot = tokio::task::block_in_place(|| self.read(switch))?;
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
                     self.tell_joined();
+                    if self.channels.switch.is_some() {
+                        self.tell_suspects();
+                        self.write_books();
+                    }
                 }
                 ready = self.ring.readable_mut() => match ready {
                     Ok(mut guard) => {
@@ -156,9 +168,9 @@ impl Tick {
         };
         let (mut ports, kernel) = read::read(&self.maps, &mut self.reader, &clock).map_err(system)?;
         while let Ok(last) = self.channels.departed.try_recv() {
-            if !ports.iter().any(|port| port.id == last.id) {
-                ports.push(last);
-            }
+            // It is the whole; what the maps still hold of the port may be a part.
+            ports.retain(|port| port.id != last.id);
+            ports.push(last);
         }
         ports.sort_by_key(|port| port.id);
         let mut events = std::mem::take(&mut self.waiting);
@@ -181,10 +193,30 @@ impl Tick {
             switch,
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
             policy,
-            detached: BTreeMap::new(),
+            detached: self.channels.detached.borrow().clone(),
             ports,
             messages,
         })
+    }
+
+    /// Told as often as there are any.
+    fn tell_suspects(&self) {
+        let suspects = self.ledger.suspects();
+        self.channels.suspects.send_if_modified(|told| {
+            *told = suspects;
+            !told.is_empty()
+        });
+    }
+
+    /// What was booked must outlive this process.
+    fn write_books(&mut self) {
+        match self.maps.kept.write_books(self.ledger.books()) {
+            Ok(()) => self.complained = false,
+            Err(error) if !std::mem::replace(&mut self.complained, true) => {
+                warn!(%error, "cannot write down what was booked against the switch; a restart would forget it");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Tells the programs what the switch enforces. While it does not say, the last known state holds.

@@ -1,8 +1,8 @@
 //! What a Pod sandbox has had and no longer has: interfaces that vanished, link-local series that ended.
 //!
 //! Promises that a Pod's totals never fall while its sandbox is listed, although interfaces go and series end. Forgets a
-//! sandbox with the first snapshot that lists none of its interfaces; another agent process begins with what its first
-//! snapshot holds.
+//! sandbox with the first snapshot that lists none of its interfaces. Over a restart of the agent the interfaces that vanished
+//! are remembered for it; which of their packets were link-local is not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,6 +71,13 @@ impl Sandboxes {
                 None => Port::update(self.ports.entry(reading.pod.clone()).or_default(), reading),
             }
         }
+    }
+
+    /// An interface that vanished before this process: its last reading.
+    pub(super) fn remember(&mut self, reading: &PortReading) {
+        let ports = self.ports.entry(reading.pod.clone()).or_default();
+        Port::update(ports, reading);
+        ports.values_mut().for_each(|port| port.listed = false);
     }
 
     /// When counting of this sandbox began: the earliest start of its interfaces, vanished ones included.

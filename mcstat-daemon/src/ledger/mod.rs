@@ -38,11 +38,17 @@ pub mod verdict;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
+use mcstat_common::abi::PortBook;
 
-pub use self::reconcile::{LAG, PortBook, SideBook};
+pub use self::reconcile::LAG;
 use self::{
-    delta::Window, findings::Findings, history::Sandboxes, membership::Memberships, reconcile::Reconcile, rules::Rules,
-    snapshot::Snapshot,
+    delta::Window,
+    findings::Findings,
+    history::Sandboxes,
+    membership::Memberships,
+    reconcile::Reconcile,
+    rules::Rules,
+    snapshot::{PortReading, Snapshot},
 };
 use crate::api::summary::NodeStatsSummary;
 
@@ -118,10 +124,20 @@ impl Ledger {
         summary::summarize(self, snapshot)
     }
 
-    /// Before the first tick: what an earlier process had booked, and its baselines, by port id. What passed meanwhile is
-    /// compared; nothing is booked twice.
-    pub fn restore(&mut self, books: BTreeMap<u32, PortBook>) {
+    /// Before the first tick: what an earlier process had booked, and its baselines, by port id; and the last readings of
+    /// interfaces that living sandboxes no longer have. What passed meanwhile is compared; nothing is booked twice.
+    pub fn restore(&mut self, books: BTreeMap<u32, PortBook>, vanished: &[(PortReading, PortBook)]) {
+        for (reading, book) in vanished {
+            self.sandboxes.remember(reading);
+            self.reconcile.remember(reading, *book);
+        }
         self.reconcile.restore(books);
+    }
+
+    /// Ports whose two ledgers were off at the last tick for the first time: if somebody has taken mcstat's programs off
+    /// there, the next tick must know.
+    pub fn suspects(&self) -> Vec<u32> {
+        self.reconcile.suspects().collect()
     }
 
     /// What [`restore`](Self::restore) wants at the next start, by port id, as of the last tick.

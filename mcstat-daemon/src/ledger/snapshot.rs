@@ -87,7 +87,8 @@ pub struct SwitchAccount {
     pub connection: u64,
     /// What it says.
     pub switch: Switch,
-    /// Whether [`Switch::groups`] is whole; counters hold without it.
+    /// Whether [`Switch::groups`] is whole; counters hold without it. Without Antrea's tables they are what the bridge has
+    /// learned by its own snooping, and not known where it does not snoop.
     pub groups_known: bool,
     /// Packets that each host interface's packet socket of the switch has dropped, cumulative, by ifindex: the userspace
     /// datapath's queue before the switch (AF_PACKET). Empty where that is not known.

@@ -89,6 +89,20 @@ impl Node {
         child.wait().unwrap();
     }
 
+    /// All Pods of a namespace as the agent tells them in one list.
+    pub fn pods(&self, namespace: &str) -> Vec<Value> {
+        let output = Command::new(MCSTAT)
+            .args(["get", "podmulticaststats", "-n", namespace, "-o", "json", "--socket"])
+            .arg(self.path("agent.sock"))
+            .output()
+            .unwrap();
+        let mut list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        match list["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        }
+    }
+
     /// A Pod as the agent tells it; `None` while it does not answer or knows no such Pod.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
         self.get(&["podmulticaststats", name, "-n", namespace])

@@ -47,6 +47,7 @@ const TESTS: &[&str] = &[
     "kernel_neighbours",
     "kernel_restart",
     "kernel_kill",
+    "kernel_vanished",
     "kernel_spray",
     "kernel_race",
     "netns_source",

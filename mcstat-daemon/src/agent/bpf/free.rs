@@ -67,6 +67,16 @@ fn fold_dead(maps: &Maps, indices: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Folds all slots of one port.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_port(maps: &Maps, id: u32, wait: impl Fn() -> io::Result<()>) -> io::Result<usize> {
+    let slots = (0..maps.slots.len()).filter(|index| maps.slots.first_word(*index) != EMPTY);
+    let slots: Vec<u32> = slots.filter(|index| maps.slots.read(*index).port == id).collect();
+    fold(maps, &slots, wait)
+}
+
 /// Frees all slots of a port that nothing counts any more (its link is gone and an RCU wait is over): no fold, since
 /// the port's totals go with it.
 ///
@@ -216,13 +226,16 @@ fn state(maps: &Maps, index: u32) -> &AtomicU64 {
     maps.slots.word(index, offset_of!(Slot, state))
 }
 
-/// READY → DEAD; false when the slot is in another state.
+/// READY → DEAD, or DEAD already since an earlier wait failed; false when the slot is in another state.
 fn mark_dead(maps: &Maps, index: u32) -> bool {
     let word = maps.slots.first_word(index);
-    slot::state_of(word) == READY
-        && state(maps, index)
+    match slot::state_of(word) {
+        DEAD => true,
+        READY => state(maps, index)
             .compare_exchange(word, slot::word(word, DEAD), Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+            .is_ok(),
+        _ => false,
+    }
 }
 
 /// Adds a slot's totals to its port's *other groups*, so that a kill at any moment adds them exactly once: the new

@@ -2,8 +2,8 @@
 
 use mcstat_common::{
     abi::{
-        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortStats, ReportWalk, RuleCounter, RuleName, Settings, Slot,
-        WAYS,
+        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, ReportWalk, RuleCounter, RuleName,
+        Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
     },
     policy::{MAX_RULE_SLOT, PortList},
 };
@@ -91,7 +91,8 @@ impl Sizes {
     pub fn bytes(&self, cpus: usize) -> u64 {
         let slot = size_of::<Slot>() + size_of::<Carry>() + size_of::<Counter>() * cpus;
         let ports = PORT_ENTRIES as usize * (size_of::<Port>() + 4 * size_of::<PortStats>());
-        let rest = size_of::<Settings>() + (size_of::<EventCounts>() + size_of::<ReportWalk>()) * cpus;
+        let kept = PORT_ENTRIES as usize * size_of::<PortBook>() + VANISHED_ENTRIES as usize * size_of::<Vanished>();
+        let rest = kept + size_of::<Settings>() + (size_of::<EventCounts>() + size_of::<ReportWalk>()) * cpus;
         u64::from(self.slots) * slot as u64
             + u64::from(self.rules) * rule_bytes(cpus)
             + u64::from(self.policy_prefixes) * PREFIX_BYTES

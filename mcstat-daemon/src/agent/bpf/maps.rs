@@ -20,8 +20,8 @@ use aya::{
 };
 use mcstat_common::{
     abi::{
-        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortStats, ReportWalk, RuleCounter, RuleName, Settings, Slot,
-        WAYS,
+        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, ReportWalk, RuleCounter, RuleName,
+        Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
     },
     policy::{PolicyKey, PolicyValue, PortList},
 };
@@ -30,6 +30,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     KernelError,
+    kept::Kept,
     layout::{Layout, Limits, Sizes},
     policy::Policies,
     sys::{self, Mapped},
@@ -82,6 +83,8 @@ pub struct Maps {
     pub port_carried: Mapped<PortStats>,
     /// What the programs know of the node.
     pub settings: Mapped<Settings>,
+    /// What the ledger must not forget.
+    pub kept: Kept,
     /// Lists of rules with ports.
     pub policy_ports: Mapped<PortList>,
     /// Which rule each slot of `rules` is.
@@ -279,7 +282,7 @@ fn pinned_sizes(directory: &Path) -> Result<Sizes, KernelError> {
 /// Name, type, key size, value size, entries; 0 entries = not checked.
 type Expected = (&'static str, MapType, usize, usize, u32);
 
-fn expected(sizes: Sizes) -> [Expected; 14] {
+fn expected(sizes: Sizes) -> [Expected; 16] {
     let Sizes {
         slots,
         ring_bytes,
@@ -295,6 +298,8 @@ fn expected(sizes: Sizes) -> [Expected; 14] {
         ("ports", MapType::Array, 4, size_of::<Port>(), PORT_ENTRIES),
         ("port_stats", MapType::Array, 4, stats, 2 * PORT_ENTRIES),
         ("port_carried", MapType::Array, 4, stats, 2 * PORT_ENTRIES),
+        ("books", MapType::Hash, 4, size_of::<PortBook>(), PORT_ENTRIES),
+        ("vanished", MapType::Hash, 4, size_of::<Vanished>(), VANISHED_ENTRIES),
         ("settings", MapType::Array, 4, size_of::<Settings>(), 1),
         ("policies", MapType::LpmTrie, key, value, policy_prefixes),
         ("policy_ports", MapType::Array, 4, size_of::<PortList>(), rules),
@@ -372,6 +377,11 @@ fn take_maps(ebpf: &mut Ebpf, cpus: usize, sizes: Sizes) -> Result<Maps, KernelE
     };
     let (counters, event_counts) = (take("counters")?, take("event_counts")?);
     let (trie, rules) = (take("policies")?, take("rules")?);
+    let mut take = |name: &'static str| match ebpf.take_map(name) {
+        Some(Map::HashMap(data)) => Ok(data),
+        _ => Err(KernelError::MissingMap { name }),
+    };
+    let kept = Kept::new(take("books")?, take("vanished")?)?;
     let Sizes { slots, .. } = sizes;
     // The others stay with the object: its programs are loaded later and need their descriptors.
     let ebpf = &*ebpf;
@@ -383,6 +393,7 @@ fn take_maps(ebpf: &mut Ebpf, cpus: usize, sizes: Sizes) -> Result<Maps, KernelE
         port_stats: mapped(ebpf, "port_stats", 2 * PORT_ENTRIES)?,
         port_carried: mapped(ebpf, "port_carried", 2 * PORT_ENTRIES)?,
         settings: mapped(ebpf, "settings", 1)?,
+        kept,
         policy_ports: mapped(ebpf, "policy_ports", sizes.rules)?,
         rule_names: mapped(ebpf, "rule_names", sizes.rules)?,
         trie_entries: sizes.policy_prefixes,
@@ -429,6 +440,10 @@ pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
         port_stats: mapped_pin(directory, "port_stats", 2 * PORT_ENTRIES)?,
         port_carried: mapped_pin(directory, "port_carried", 2 * PORT_ENTRIES)?,
         settings: mapped_pin(directory, "settings", 1)?,
+        kept: Kept::new(
+            MapData::from_pin(directory.join("books"))?,
+            MapData::from_pin(directory.join("vanished"))?,
+        )?,
         policy_ports: mapped_pin(directory, "policy_ports", sizes.rules)?,
         rule_names: mapped_pin(directory, "rule_names", sizes.rules)?,
         trie_entries: sizes.policy_prefixes,

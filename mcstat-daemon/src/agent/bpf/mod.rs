@@ -30,6 +30,7 @@ pub mod attach;
 pub mod chain;
 pub mod clock;
 pub mod free;
+pub mod kept;
 pub mod layout;
 pub mod maps;
 pub mod policy;

@@ -10,17 +10,18 @@ use std::{
 
 use jiff::Timestamp;
 use mcstat_common::{
-    abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, Port, PortStats, Slot},
+    abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, Port, PortStats, Slot, Vanished},
     control::{ControlCounts, ReportCounts},
     slot::{self, DEAD, READY},
 };
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{
     clock::Clock,
     maps::Maps,
     sys,
     table::{self, Entry, text},
+    upgrade,
 };
 use crate::ledger::snapshot::{
     DirectionReading, GroupReading, KernelReading, OtherGroups, OverflowCounts, PodRef, PortReading, ReportVerdicts,
@@ -243,6 +244,19 @@ pub fn read_port(maps: &Maps, entry: &Entry, clock: &Clock) -> io::Result<Option
     Ok(ports.into_iter().find(|port| port.id == entry.port.id))
 }
 
+/// Everything that a port has counted in one direction besides its slots; `at` is the position in `port_stats`.
+pub(super) fn all_of(maps: &Maps, at: u32) -> PortStats {
+    upgrade::sum(&maps.port_stats.read(at), &maps.port_carried.read(at))
+}
+
+/// The last reading of an interface that is remembered: all of it stands in *other groups*.
+pub(super) fn vanished(gone: &Vanished, clock: &Clock) -> PortReading {
+    let [outbound, inbound] = gone
+        .stats
+        .map(|stats| direction_reading(&stats, &PortStats::new_zeroed(), clock));
+    described(&gone.port, outbound, inbound, clock)
+}
+
 /// The Pod that an entry names.
 pub fn pod(port: &Port) -> PodRef {
     PodRef {
@@ -258,6 +272,10 @@ fn port_reading(maps: &Maps, entry: &Entry, clock: &Clock) -> PortReading {
         let at = 2 * entry.position + direction;
         direction_reading(&maps.port_stats.read(at), &maps.port_carried.read(at), clock)
     };
+    described(port, direction(0), direction(1), clock)
+}
+
+fn described(port: &Port, outbound: DirectionReading, inbound: DirectionReading, clock: &Clock) -> PortReading {
     PortReading {
         id: port.id,
         pod: pod(port),
@@ -265,8 +283,8 @@ fn port_reading(maps: &Maps, entry: &Entry, clock: &Clock) -> PortReading {
         host_interface: text(&port.host_interface).to_owned(),
         ifindex: port.ifindex,
         start: Timestamp::from_millisecond(port.start_ms as i64).unwrap_or(clock.now),
-        outbound: direction(0),
-        inbound: direction(1),
+        outbound,
+        inbound,
     }
 }
 

@@ -68,7 +68,7 @@ pub fn begin(maps: &Maps, entry: &mut Entry, start_ms: u64) {
     first_word(maps, entry.position).store(word, Ordering::Release);
 }
 
-/// Whether the counting of an entry has ever begun.
+/// Whether an entry is to be read: its counting has begun, and it has not been ended.
 pub fn has_begun(entry: &Entry) -> bool {
     entry.port.start_ms != 0
 }
@@ -87,6 +87,14 @@ pub fn copy(maps: &Maps, entry: &Entry) {
 /// Stops the counting of a port; its entry stays taken.
 pub fn stop(maps: &Maps, entry: &Entry) {
     first_word(maps, entry.position).store(u64::from(entry.port.id) << 32, Ordering::Release);
+}
+
+/// Ends a stopped port: it is not read any more, now or after a kill, while what it held is given back piece by piece.
+pub fn end(maps: &Maps, entry: &Entry) {
+    let _lock = maps.fold_lock();
+    maps.ports
+        .word(entry.position, offset_of!(Port, start_ms))
+        .store(0, Ordering::Release);
 }
 
 /// Gives the entry back. Its slots must be free and nothing may count in it any more.

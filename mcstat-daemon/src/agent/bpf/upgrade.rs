@@ -103,6 +103,7 @@ pub fn carry_over(
         }
     }
     let slots = carry_slots(old, new, &entries).map_err(system("reading the maps of the old ABI"))?;
+    new.kept.copy(&old.kept)?;
     info!(
         from = old_abi,
         to = options.abi,
@@ -118,7 +119,7 @@ pub fn carry_over(
 }
 
 /// Everything that both hold, but what describes only the moment (slots in use, the token bucket).
-fn sum(stats: &PortStats, carried: &PortStats) -> PortStats {
+pub(super) fn sum(stats: &PortStats, carried: &PortStats) -> PortStats {
     let mut sum = *carried;
     sum.control = add_control(&stats.control, &carried.control);
     sum.reports.records += stats.reports.records;

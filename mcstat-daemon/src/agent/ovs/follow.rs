@@ -12,19 +12,23 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{sync::watch, time::timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Ovs, OvsError, Reading, queue, snooping};
 use crate::{
     agent::bpf,
     ledger::{
         snapshot::{SwitchAccount, SwitchReading},
-        switch::Switch,
+        switch::{Switch, SwitchGroup, Table, snooped_groups},
     },
+    proto::mdb::Mdb,
 };
 
 /// How long a tick waits for the switch: 500 Pods are read within 10 ms.
 const WAIT: Duration = Duration::from_millis(200);
+
+/// How often a bridge's own snooping table is read: a membership is no counter.
+const SNOOPED_EVERY: Duration = Duration::from_secs(5);
 
 /// The tick's end: it asks, and takes what is known by then.
 pub struct Follower {
@@ -65,6 +69,7 @@ async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sen
     let mut ovs = Ovs::new(&options.run_dir, &options.bridge);
     let mut away: Option<Timestamp> = None;
     let mut complained = false;
+    let mut snooped = Snooped::default();
     while asked.changed().await.is_ok() {
         if options.revalidate
             && let Err(error) = revalidate(&options).await
@@ -77,7 +82,11 @@ async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sen
                 if away.take().is_some() {
                     info!(bridge = options.bridge, "the switch is read again");
                 }
-                SwitchReading::Read(Box::new(account(&reading)))
+                let mut account = account(&reading);
+                if !reading.description.tables.contains_key(&Table::Routing) {
+                    snooped.fill(&options, &mut account).await;
+                }
+                SwitchReading::Read(Box::new(account))
             }
             Err(error) => {
                 if away.is_none() && !matches!(error, OvsError::Away { .. }) {
@@ -90,6 +99,34 @@ async fn run(options: Options, mut asked: watch::Receiver<u64>, tell: watch::Sen
         };
         tell.send_replace(Arc::new(told));
     }
+}
+
+/// The groups of a bridge without Antrea's tables: what it has learned by its own snooping, if it snoops.
+#[derive(Debug, Default)]
+struct Snooped {
+    read: Option<Instant>,
+    groups: Option<Vec<SwitchGroup>>,
+}
+
+impl Snooped {
+    async fn fill(&mut self, options: &Options, account: &mut SwitchAccount) {
+        if self.read.is_none_or(|read| read.elapsed() >= SNOOPED_EVERY) {
+            self.read = Some(Instant::now());
+            self.groups = match snooping_table(options).await {
+                Ok(mdb) => Some(snooped_groups(&mdb)),
+                Err(error) => {
+                    debug!(bridge = options.bridge, %error, "the bridge has no groups of its own");
+                    None
+                }
+            };
+        }
+        account.groups_known = self.groups.is_some();
+        account.switch.groups = self.groups.clone().unwrap_or_default();
+    }
+}
+
+async fn snooping_table(options: &Options) -> Result<Mdb, snooping::SnoopingError> {
+    snooping::read(&snooping::control_socket(&options.run_dir)?, &options.bridge).await
 }
 
 async fn revalidate(options: &Options) -> Result<(), snooping::SnoopingError> {

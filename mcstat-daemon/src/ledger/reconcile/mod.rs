@@ -11,7 +11,6 @@
 //! what rules dropped: outbound its *admitted* packets are compared, nothing is booked and no rule explains anything. Pure;
 //! bounded by the ports of the snapshot and by the interfaces that living sandboxes ever had.
 
-mod book;
 mod buckets;
 mod crosscheck;
 mod evidence;
@@ -27,15 +26,15 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use mcstat_common::abi::PortBook;
 
-pub use self::book::{PortBook, SideBook};
 use self::{
     buckets::{Buckets, DropRules},
     port::{Context, Port},
 };
 use super::{
     membership::Memberships,
-    snapshot::{Direction, PodRef, Snapshot, SwitchReading},
+    snapshot::{Direction, PodRef, PortReading, Snapshot, SwitchReading},
 };
 
 /// How late a flow's counter may be. Open vSwitch writes down what its datapath counted every 500 ms (`max-revalidator`);
@@ -51,12 +50,30 @@ pub(super) struct Reconcile {
     buckets: Buckets,
     connection: Option<u64>,
     restored: BTreeMap<u32, PortBook>,
+    /// When the switch was asked for its last account.
+    read: Option<Timestamp>,
 }
 
 impl Reconcile {
     /// What an earlier process wrote down, before the first tick.
     pub(super) fn restore(&mut self, books: BTreeMap<u32, PortBook>) {
         self.restored = books;
+    }
+
+    /// An interface that vanished before this process, while its sandbox lives on.
+    pub(super) fn remember(&mut self, reading: &PortReading, book: PortBook) {
+        let mut port = Port::new(reading, Some(book));
+        port.vanish();
+        self.pods.entry(reading.pod.clone()).or_default().insert(reading.id);
+        self.ports.insert(reading.id, port);
+    }
+
+    /// Ports that were off at the last tick.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = u32> {
+        let listed = self.ports.iter().filter(|(_, port)| port.listed);
+        listed
+            .filter(|(_, port)| port.outbound.is_off() || port.inbound.is_off())
+            .map(|(id, _)| *id)
     }
 
     /// What must outlive the process, by port, as of the last tick.
@@ -67,6 +84,12 @@ impl Reconcile {
 
     /// Takes in one tick; the memberships are as of the snapshot.
     pub(super) fn update(&mut self, snapshot: &Snapshot, memberships: &Memberships) {
+        if let SwitchReading::Read(account) = &snapshot.switch {
+            // A switch that answers late leaves the tick its last account: what is off by it was off already.
+            if self.read.replace(account.before) == Some(account.before) {
+                return;
+            }
+        }
         let (mut restarted, mut rules) = (false, DropRules::default());
         if let SwitchReading::Read(account) = &snapshot.switch {
             restarted = self.connection.is_some_and(|before| before != account.connection);

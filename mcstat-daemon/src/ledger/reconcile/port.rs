@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
+use mcstat_common::abi::PortBook;
 
 use super::{
-    book::PortBook,
     buckets::{Buckets, DropRules, Fate, fate},
     crosscheck::CrossCheck,
     evidence::{Evidence, share_bytes},
@@ -78,6 +78,12 @@ impl Port {
             evidence: Evidence::default(),
             fingerprint: book.buckets,
         }
+    }
+
+    /// The interface is gone; what was booked of it stays.
+    pub(super) fn vanish(&mut self) {
+        self.listed = false;
+        self.absent(Reason::NotOnSwitch);
     }
 
     /// What must outlive the process. Until the switch was read for the first time, what the process before wrote down.

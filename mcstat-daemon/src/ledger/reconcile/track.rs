@@ -98,6 +98,11 @@ impl Track {
         }
     }
 
+    /// Whether it was off at the last tick.
+    pub(super) fn is_off(&self) -> bool {
+        self.before != 0
+    }
+
     /// So much of the difference is accounted for.
     pub(super) fn shift(&mut self, by: i64) {
         self.expected.low += by;

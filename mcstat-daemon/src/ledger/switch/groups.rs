@@ -3,10 +3,16 @@
 //! Antrea makes one bucket for the gateway or uplink, one for each local member (`reg1` is its port, and on to the
 //! ingress tables), and in encap mode one for each remote node (`reg1` is the tunnel, with its destination).
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{IPV4, MULTICAST, NORMAL, TARGET_PORT, category};
-use crate::proto::openflow::{Action, Bucket, Field, FlowDesc, GroupDesc, GroupKind};
+use crate::proto::{
+    mdb::{Mdb, MdbPort},
+    openflow::{Action, Bucket, Field, FlowDesc, GroupDesc, GroupKind},
+};
 
 /// The reserved port that means the controller.
 const CONTROLLER: u32 = 0xffff_fffd;
@@ -22,7 +28,7 @@ const IGMP: u8 = 2;
 pub struct SwitchGroup {
     /// The multicast group.
     pub group: Ipv4Addr,
-    /// The OpenFlow group that its packets are sent to.
+    /// The OpenFlow group that its packets are sent to; 0 when the bridge learned the group by its own snooping.
     pub id: u32,
     /// One for each bucket, in the switch's order; `None` when the switch did not describe this group.
     pub members: Option<Vec<Member>>,
@@ -39,6 +45,31 @@ pub struct Member {
     pub tunnel_dst: Option<Ipv4Addr>,
     /// The table where it goes on; `None` when it goes straight out.
     pub table: Option<u8>,
+}
+
+/// The IPv4 groups that a bridge learned by its own snooping, in ascending address. VLANs are not told apart; the bridge's
+/// own port is left out.
+pub fn snooped_groups(mdb: &Mdb) -> Vec<SwitchGroup> {
+    let mut groups: BTreeMap<Ipv4Addr, BTreeSet<u32>> = BTreeMap::new();
+    for member in &mdb.members {
+        if let (IpAddr::V4(group), MdbPort::Number(port)) = (member.group, member.port) {
+            groups.entry(group).or_default().insert(port);
+        }
+    }
+    let straight_out = |ofport| Member {
+        ofport,
+        tunnel_dst: None,
+        table: None,
+    };
+    let groups = groups.into_iter();
+    groups
+        .map(|(group, ports)| SwitchGroup {
+            group,
+            id: 0,
+            members: Some(ports.into_iter().map(straight_out).collect()),
+            unknown_buckets: 0,
+        })
+        .collect()
 }
 
 /// The groups in MulticastRouting, in ascending address. Missed: flows of a route's priority that are none.

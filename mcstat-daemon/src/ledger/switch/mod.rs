@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use self::{
-    groups::{Member, SwitchGroup},
+    groups::{Member, SwitchGroup, snooped_groups},
     metrics::{FlowCount, Verdict},
     rules::{Prefix, Rule},
 };

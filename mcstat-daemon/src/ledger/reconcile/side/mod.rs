@@ -181,8 +181,14 @@ impl Side {
             // It may come back; what it had counted tells then what was lost.
             self.rest();
         } else if let Some(base) = self.base.take() {
-            let seen = ranges(self.direction, wire, base.flow);
-            self.list_off(&base, seen, Cause::UnpushedLost, moment.now);
+            // No lag is allowed for: a counter that is gone catches up with nothing.
+            let [packets, bytes] = ranges(self.direction, wire, base.flow);
+            let most = |track: Track, seen| match self.direction {
+                Direction::Outbound => track.change(seen).high.max(0),
+                Direction::Inbound => track.change(seen).low.min(0),
+            };
+            let (packets, bytes) = (most(base.packets, packets), most(base.bytes, bytes));
+            self.list(Cause::UnpushedLost, packets, Some(bytes), moment.now);
             self.paused = None;
         }
     }
@@ -281,6 +287,11 @@ impl Side {
     /// When the booked drops grew last.
     pub(super) fn grew(&self) -> Option<Timestamp> {
         self.grew
+    }
+
+    /// Whether the last comparison was off: at the next one it would be accounted for.
+    pub(super) fn is_off(&self) -> bool {
+        self.base.is_some_and(|base| base.packets.is_off())
     }
 
     /// The reason of the verdict, where entries do not make another one.

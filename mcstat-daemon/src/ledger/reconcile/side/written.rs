@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mcstat_common::abi::SideBook;
 
 use super::{
     super::{
-        book::SideBook,
         track::{Range, Track},
         wire::Count,
     },

@@ -237,6 +237,23 @@ fn a_flow_that_goes_takes_what_it_had_not_written_down() {
     assert_eq!(agrees(&lab.ticks(10)[&0]), ("Unknown", "NoFlow"));
 }
 
+/// The same when the packets are younger than the lag: nothing will ever write them down.
+#[test]
+fn a_flow_that_goes_at_once_takes_them_too() {
+    let mut lab = Lab::new(1);
+    lab.both_sent(0, G, 1);
+    lab.tick();
+    lab.sends(0, G, 99);
+    lab.handed(0, G, 5);
+    lab.outbound.remove(&0);
+    lab.inbound.remove(&0);
+    let lost = [
+        ("in", Cause::UnpushedLost, Account::Wire, 5, Some(710)),
+        ("out", Cause::UnpushedLost, Account::Wire, 99, Some(14_058)),
+    ];
+    assert_eq!(listed(&lab.tick_after(100)[&0]), lost);
+}
+
 #[test]
 fn a_flow_that_goes_with_everything_written_down_has_lost_nothing() {
     let mut lab = Lab::new(1);

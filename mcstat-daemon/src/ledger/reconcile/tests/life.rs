@@ -267,3 +267,47 @@ fn no_switch_and_no_port_are_told_apart() {
     assert_eq!(agrees(&summary.pods[0].status), ("Unknown", "NoSwitchLedger"));
     assert!(summary.pods[0].status.ledgers.is_none());
 }
+
+/// A switch that answers late leaves the tick its last account. What was off by it is not off twice.
+#[test]
+fn an_account_that_is_seen_twice_is_one_reading() {
+    let mut lab = Lab::new(1);
+    lab.sends(0, G, 5);
+    assert_eq!(dropped(&lab.tick()[&0]), [Some(0), Some(0)], "off once");
+    lab.late = true;
+    assert_eq!(dropped(&lab.ticks(2)[&0]), [Some(0), Some(0)], "the same account");
+    lab.late = false;
+    // It was only late.
+    lab.counts_sent(0, 5);
+    let status = &lab.ticks(2)[&0];
+    assert_eq!((agrees(status), dropped(status)), (AGREE, [Some(0), Some(0)]));
+    lab.sends(0, G, 3);
+    lab.tick();
+    lab.late = true;
+    lab.tick();
+    lab.late = false;
+    assert_eq!(dropped(&lab.tick()[&0]), [Some(3), Some(0)], "off twice");
+}
+
+/// What was booked of an interface stays its Pod's when the interface goes, over a restart of the agent too.
+#[test]
+fn drops_of_a_vanished_interface_stay() {
+    let mut lab = Lab::new(2);
+    lab.ports[1].pod = lab.ports[0].pod.clone();
+    lab.ports[1].interface = "net1".to_owned();
+    lab.ledger = new_ledger();
+    lab.ticks(2);
+    lab.sends(1, G, 7);
+    assert_eq!(dropped(&lab.ticks(2)[&0]), [Some(7), Some(0)]);
+    let (_, book) = lab.ledger.books().find(|(port, _)| *port == id(1)).unwrap();
+    let gone = lab.ports.pop().unwrap();
+    let before = lab.tick().remove(&0).unwrap();
+    assert_eq!(dropped(&before), [Some(7), Some(0)]);
+    let books = lab.ledger.books().collect();
+    lab.ledger = new_ledger();
+    lab.ledger.restore(books, &[(gone, book)]);
+    let after = &lab.ticks(2)[&0];
+    assert_eq!(dropped(after), [Some(7), Some(0)]);
+    assert_eq!(after.start_time, before.start_time);
+    assert_eq!(after.outbound.as_ref().unwrap().sent, 7);
+}

@@ -13,6 +13,7 @@ mod scenarios;
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use mcstat_common::abi::PortBook;
 
 use crate::{
     api::{
@@ -20,7 +21,7 @@ use crate::{
         stats::Status,
     },
     ledger::{
-        Ledger, Node, PortBook, WINDOW_SECONDS,
+        Ledger, Node, WINDOW_SECONDS,
         snapshot::{
             ControlEvent, DirectionReading, GroupReading, KernelReading, NamespaceReading, PodRef, PolicyReading,
             PortReading, Snapshot, SwitchAccount, SwitchPort, SwitchReading, Traffic, UncountedPort,
@@ -69,6 +70,9 @@ struct Lab {
     uncounted: Vec<UncountedPort>,
     connection: u64,
     away: bool,
+    /// The switch does not answer in time: its last account is seen again.
+    late: bool,
+    account: Option<Box<SwitchAccount>>,
     has_metrics: bool,
     has_ingress: bool,
     messages: Vec<ControlEvent>,
@@ -142,6 +146,8 @@ impl Lab {
             uncounted: Vec::new(),
             connection: 1,
             away: false,
+            late: false,
+            account: None,
             has_metrics: true,
             has_ingress: true,
             messages: Vec::new(),
@@ -262,6 +268,11 @@ impl Lab {
             groups_known: self.groups_known,
             queue_drops: self.queue_drops.clone(),
         };
+        let account = match self.account.take().filter(|_| self.late) {
+            Some(last) => last,
+            None => Box::new(account),
+        };
+        self.account = Some(account.clone());
         let port = |pod: usize| SwitchPort {
             ofport: ofport(pod),
             addresses: vec![address(pod)],
@@ -275,7 +286,7 @@ impl Lab {
             switch: if self.away {
                 SwitchReading::Away { since: start() }
             } else {
-                SwitchReading::Read(Box::new(account))
+                SwitchReading::Read(account)
             },
             switch_ports: (0..self.ports.len()).map(|pod| (id(pod), port(pod))).collect(),
             policy: self.policy.clone(),
@@ -305,7 +316,7 @@ impl Lab {
     fn restart_agent(&mut self) {
         let books: BTreeMap<u32, PortBook> = self.ledger.books().collect();
         self.ledger = new_ledger();
-        self.ledger.restore(books);
+        self.ledger.restore(books, &[]);
     }
 }
 
