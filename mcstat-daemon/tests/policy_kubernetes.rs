@@ -1,12 +1,15 @@
-//! The policy watchers against a real Kubernetes API: what it has, what it lacks, what is wrong, and its absence.
+//! The policy watchers against a real Kubernetes API: what it has, what it lacks, what is wrong, and its absence; and an
+//! agent that judges by what they tell.
 //!
 //! Needs root, etcd, kube-apiserver and kubectl (`cargo xtask setup`).
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod agent_process;
 mod kube_lab;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
+use agent_process::{Node, packets};
 use kube_lab::{Api, CRDS};
 use mcstat::{
     agent::policy::{
@@ -15,6 +18,8 @@ use mcstat::{
     },
     ledger::verdict::{Content, Kind},
 };
+use mcstat_bed::{Bed, ovs::BRIDGE, signal::wait_for};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,8 +55,7 @@ impl Source {
     /// Waits until the objects are so; what they are then.
     fn until(&self, what: &str, ready: impl Fn(&PolicyObjects) -> bool) -> PolicyObjects {
         let wait = || Ok(ready(&self.objects.borrow()).then_some(()));
-        mcstat_bed::signal::wait_for(what, LIMIT, wait)
-            .unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.objects.borrow()));
+        wait_for(what, LIMIT, wait).unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.objects.borrow()));
         self.objects.borrow().clone()
     }
 }
@@ -172,4 +176,71 @@ fn policies_are_watched_through_the_api() {
     api.kubectl(&["delete", "crd", "--all"]);
     let objects = source.until("without the kinds there is no source", |objects| !objects.known);
     assert_eq!(names(&objects), ["Namespace mkt", "Pod mkt/here"]);
+}
+
+/// An agent in the network namespace of a bed's node, where the API is, too.
+#[test]
+fn an_agent_judges_by_the_policies_of_the_api() {
+    let bed = Bed::up(&[("mkt", "here")]).unwrap();
+    let mut api = Api::within(bed.node.clone());
+    api.apply(CRDS);
+    api.kubectl(&["wait", "--for=condition=established", "crd", "--all"]);
+    api.apply(&format!("{OBJECTS}{}", a_policy("Drop")));
+    let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
+    let more = json!({"policy": {"kubernetes": {"enabled": true, "kubeconfig": api.kubeconfig()}}});
+    let mut node = Node::with(&bed.bpffs(), &source, &more);
+    let start = || {
+        node.start();
+        Ok(())
+    };
+    bed.node.within(start).unwrap();
+    let status = || {
+        let told = node.pod("mkt", "here").filter(|told| packets(told).is_some());
+        Some(told?["status"].take())
+    };
+    let until = |what: &str, ready: &dyn Fn(&Value) -> bool| {
+        let told = wait_for(what, LIMIT, || Ok(status().filter(|status| ready(status))));
+        told.unwrap_or_else(|error| panic!("{error:#}: {:#?}; the agent says: {}", status(), node.log()))
+    };
+    let known = |status: &Value, reason: &str| {
+        let conditions = status["conditions"].as_array().unwrap();
+        let known = conditions
+            .iter()
+            .find(|condition| condition["type"] == "PolicyKnown")
+            .unwrap();
+        known["reason"] == reason
+    };
+    until("the Pod is judged", &|status| known(status, "Enforced"));
+    let group: IpAddr = "225.1.1.1".parse().unwrap();
+    let send_ten = || bed.pod("here").unwrap().send(group, 10, 100, 100).wait().unwrap();
+    let numbers = |status: &Value| {
+        (
+            status["outbound"]["admitted"].as_u64(),
+            status["outbound"]["dropped"].as_u64(),
+        )
+    };
+    assert_eq!(send_ten(), 10);
+    until("ten are dropped", &|status| numbers(status) == (Some(0), Some(10)));
+
+    // Without the API the last state holds.
+    api.kill_server();
+    assert_eq!(send_ten(), 10);
+    until("twenty are dropped", &|status| numbers(status) == (Some(0), Some(20)));
+    api.start_server();
+    // A label moves the Pod out of its group, and with it out of the policy.
+    api.kubectl(&["label", "pod", "-n", "mkt", "here", "app=b", "--overwrite"]);
+    until("no rule decides", &|status| {
+        let rows = status["groups"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["group"] == *group.to_string());
+        row.unwrap()["outbound"]["rule"].is_null()
+    });
+    assert_eq!(send_ten(), 10);
+    until("ten more are admitted", &|status| {
+        numbers(status) == (Some(10), Some(20))
+    });
+
+    api.kubectl(&["delete", "crd", "--all"]);
+    until("there is no policy source any more", &|status| {
+        known(status, "NoPolicySource")
+    });
 }

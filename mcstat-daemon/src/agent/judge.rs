@@ -5,7 +5,12 @@
 //! on. Changes that come together are made together. What an earlier run left in the maps judges until both the objects and
 //! the Pods are known; what a source that has gone away said last holds.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 use tokio::{
@@ -160,7 +165,11 @@ impl Judge {
                     changed = true;
                 }
                 let worked = self.round(changed, &wanted, &channels);
-                channels.compiled.send_replace(list);
+                channels.compiled.send_if_modified(|told| {
+                    let changed = *told != list;
+                    *told = list;
+                    changed
+                });
                 if worked {
                     thread::sleep(PACE);
                 }
@@ -212,9 +221,11 @@ impl Judge {
         let Some(change) = self.unfinished.as_mut() else {
             return Ok(());
         };
+        let begun = Instant::now();
         let last = policy::apply(&self.maps, change, now())?;
         self.tables.apply(change);
         debug!(
+            milliseconds = begun.elapsed().as_millis(),
             rules = change.rules.len(),
             sets = change.sets.len(),
             pods = change.flips.len(),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
 
@@ -42,6 +42,9 @@ use crate::{
     },
     proto,
 };
+
+/// How long the first tick waits for policies.
+const POLICY_WAIT: Duration = Duration::from_secs(2);
 
 /// What the tick is told and tells besides the maps.
 pub(super) struct Channels {
@@ -113,6 +116,7 @@ impl Tick {
         every: Duration,
         summaries: watch::Sender<Option<Arc<NodeStatsSummary>>>,
     ) -> Result<(), KernelError> {
+        self.begin().await;
         let mut timer = interval(every);
         // A tick that came late is not made up for: readings are cumulative.
         timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -152,6 +156,17 @@ impl Tick {
             }
             switch => switch,
         }
+    }
+
+    /// Before the first tick: what the switch enforces, and the policies, if they are known soon. A summary that says there
+    /// are none would take a restart for the end of the policy source.
+    async fn begin(&mut self) {
+        if let Some(switch) = &mut self.channels.switch {
+            let reading = switch.read().await;
+            self.tell_enforced(&reading);
+        }
+        // An error says that there is no policy source.
+        let _ = timeout(POLICY_WAIT, self.channels.judged.changed()).await;
     }
 
     /// Everything, as of now.

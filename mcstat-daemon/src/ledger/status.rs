@@ -69,16 +69,13 @@ pub(super) fn policy_known(policy: Option<&PolicyReading>, pod: &PodRef) -> Cond
             "Enforced",
             "data is enforced and IGMP reports are not: reports that rules deny count as wouldDrop and as allowed",
         ),
-        (true, Enforced { .. }) => ("Enforced", "what rules deny is dropped"),
+        (true, Enforced { .. }) => ("Enforced", ""),
     };
-    let mut message = meaning.to_owned();
-    for problem in policy.problems.iter().take(PROBLEMS) {
-        message += &format!("; {problem}");
-    }
+    let problems = policy.problems.iter().take(PROBLEMS).cloned();
     let more = policy.problems.len().saturating_sub(PROBLEMS);
-    if more > 0 {
-        message += &format!("; and {more} more, see the agent's log");
-    }
+    let more = (more > 0).then(|| format!("and {more} more, see the agent's log"));
+    let sentences = std::iter::once(meaning.to_owned()).filter(|meaning| !meaning.is_empty());
+    let message = sentences.chain(problems).chain(more).collect::<Vec<_>>().join("; ");
     condition("PolicyKnown", "True", reason, &message)
 }
 

@@ -33,9 +33,13 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts it and waits until it is ready.
+    /// Starts it in a network namespace of its own and waits until it is ready.
     pub fn start(name: &str) -> Self {
-        let netns = Netns::new(format!("mcstat-{}-{name}", std::process::id())).unwrap();
+        Self::within(Netns::new(format!("mcstat-{}-{name}", std::process::id())).unwrap())
+    }
+
+    /// Starts it in a network namespace that somebody else has made.
+    pub fn within(netns: Netns) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("tokens"), format!("{TOKEN},admin,1,system:masters\n")).unwrap();

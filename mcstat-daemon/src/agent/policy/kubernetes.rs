@@ -84,7 +84,7 @@ pub struct Options {
 
 /// What a watcher of one kind tells.
 enum News {
-    Event(Event<DynamicObject>),
+    Event(Box<Event<DynamicObject>>),
     /// No such resource.
     Absent,
     /// It cannot be watched now.
@@ -151,7 +151,7 @@ fn follow(api: Api<DynamicObject>, node: &str, kind: Kind) -> BoxStream<'static,
         let (news, wait) = match events.next().await? {
             Ok(event) => {
                 backoff.succeeded(now());
-                (News::Event(event), None)
+                (News::Event(Box::new(event)), None)
             }
             Err(error) if is_not_found(&error) => (News::Absent, Some(backoff::MAX)),
             Err(error) => {
@@ -212,7 +212,7 @@ impl Known {
         match news {
             News::Event(event) => {
                 self.back(kind);
-                self.store.take(kind, event);
+                self.store.take(kind, *event);
             }
             News::Absent => {
                 self.back(kind);
