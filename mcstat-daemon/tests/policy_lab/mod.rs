@@ -91,6 +91,11 @@ impl Lab {
         policy::set_enforced(&self.kernel.maps, enforced);
     }
 
+    /// The program that judges what the Pod sends.
+    pub fn program(&self) -> OwnedFd {
+        self.program.try_clone().unwrap()
+    }
+
     /// The Pod sends a frame so many times.
     pub fn send(&self, frame: &[u8], times: u32) {
         let (verdict, _) = sys::test_run(self.program.as_fd(), frame, times).unwrap();
