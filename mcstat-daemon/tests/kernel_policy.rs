@@ -7,13 +7,18 @@ mod support;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use mcstat::{
-    agent::bpf::{policy, table},
+    agent::bpf::{Kernel, policy, table},
     ledger::{
         snapshot::{Enforced, ReportVerdicts, RuleReading, Traffic, WouldDrop},
         verdict::{Action, Transport},
     },
+    proto::{
+        control::{self, Body},
+        igmp::IgmpMessage,
+        mld::MldMessage,
+    },
 };
-use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2};
+use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
 use policy_lab::{
     ENFORCED, Lab,
     messages::{Record, data, mld2, short, v3, v3_claiming},
@@ -366,6 +371,124 @@ fn after_a_restart_without_policies_nobody_is_judged() {
     });
 }
 
+/// Records, and how many of them are denied, as user space decodes the message and judges it by the tables.
+fn in_user_space(lab: &Lab, frame: &[u8]) -> (u64, u64) {
+    let packet = &frame[14..];
+    let message = control::decode(packet, packet.len() as u32).unwrap();
+    let (space, groups): (u8, Vec<Ipv4Addr>) = match message.body {
+        Body::Igmp(IgmpMessage::V1Report { group }) => (SPACE_REPORT_V1, vec![group]),
+        Body::Igmp(IgmpMessage::V2Report { group }) => (SPACE_REPORT_V2, vec![group]),
+        Body::Igmp(IgmpMessage::V3Report(report)) => {
+            let groups = report.records.iter().map(|record| record.group);
+            (SPACE_REPORT_V3, groups.collect())
+        }
+        Body::Mld(MldMessage::V2Report(report)) => return (report.records.len() as u64, 0),
+        Body::Igmp(IgmpMessage::V2Leave { .. }) => return (1, 0),
+        other => panic!("{other:?}"),
+    };
+    let judged = groups.iter().filter(|group| group.is_multicast());
+    let verdicts = judged.map(|group| lab.tables.judge(&lab.pod, space, *group, Transport::Other));
+    let denied = verdicts.filter(|verdict| verdict.action == Action::Drop).count();
+    (groups.len() as u64, denied as u64)
+}
+
+/// bpftool alone tells which rule decided how much.
+#[test]
+fn bpftool_tells_rules_by_name_and_field() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.send(&data([239, 1, 1, 9].into(), Transport::Udp(5000)), 3);
+        let pins = bpffs.options().pins();
+        let dump = |map: &str| -> Vec<serde_json::Value> {
+            let text = support::run("bpftool", &format!("-j map dump pinned {}", pins.join(map).display()));
+            let entries: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+            entries.into_iter().map(|entry| entry["formatted"].clone()).collect()
+        };
+        let text = |bytes: &serde_json::Value| -> String {
+            let bytes = bytes
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|byte| byte.as_u64().unwrap() as u8);
+            bytes.take_while(|byte| *byte != 0).map(char::from).collect()
+        };
+        let names = dump("rule_names");
+        let name = names
+            .iter()
+            .find(|name| text(&name["value"]["rule"]) == "others")
+            .unwrap();
+        let value = &name["value"];
+        assert_eq!(
+            (text(&value["policy"]), text(&value["uid"])),
+            ("p".into(), "uid-p".into())
+        );
+        assert_eq!((value["kind"].as_u64(), value["action"].as_u64()), (Some(1), Some(1)));
+        let rules = dump("rules");
+        let rule = rules.iter().find(|rule| rule["key"] == name["key"]).unwrap();
+        let cpus = rule["values"].as_array().unwrap().iter();
+        let packets: u64 = cpus.map(|cpu| cpu["value"]["packets"].as_u64().unwrap()).sum();
+        assert_eq!(packets, 3);
+        let set = policy::set_of(&lab.kernel.maps, &lab.pod).unwrap();
+        let prefixes = dump("policies");
+        let prefix = |entry: &serde_json::Value| {
+            let data = &entry["key"]["data"];
+            let bytes = |field: &str| -> Vec<u64> {
+                let bytes = data[field].as_array().unwrap().iter();
+                bytes.map(|byte| byte.as_u64().unwrap()).collect()
+            };
+            let length = entry["key"]["prefix_len"].as_u64().unwrap();
+            (length, bytes("set"), data["space"].as_u64().unwrap(), bytes("address"))
+        };
+        let set = vec![u64::from(set >> 8), u64::from(set & 0xff)];
+        let wanted = (48, set, 0, vec![239, 1, 0, 0]);
+        assert!(prefixes.iter().any(|entry| prefix(entry) == wanted), "{prefixes:?}");
+    });
+}
+
+#[test]
+fn a_new_abi_takes_policies_and_totals_of_rules_over() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let old = bpffs.options();
+        let mut lab = Lab::new(&old);
+        let veth = Veth::new("mch0");
+        let mut port = veth.port("a");
+        port.pod.namespace = "mkt".into();
+        let entry = support::enter(&lab.kernel, &port);
+        lab.kernel.programs.attach(&entry).unwrap();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.enforce(ENFORCED);
+        let socket = veth.pod_socket();
+        let frames = [[239, 1, 1, 1], [239, 1, 1, 9]].map(|group| data(group.into(), Transport::Udp(5000)));
+        let report = v3(&[Record::join([239, 1, 1, 1]), Record::join([239, 1, 1, 9])]);
+        let send = || (0..10).for_each(|_| frames.iter().chain([&report]).for_each(|frame| socket.send(frame)));
+        send();
+        let before = lab.rules();
+        let counted: u64 = before.iter().map(|rule| rule.data.packets + rule.records).sum();
+        assert_eq!(counted, 30);
+        drop(lab);
+        let mut new = bpffs.options();
+        new.abi += 1;
+        let kernel = Kernel::open_and_upgrade(&new, support::agents_hook(), &[old.abi]).unwrap();
+        assert_eq!(policy::read_rules(&kernel.maps).unwrap(), before);
+        send();
+        let after = policy::read_rules(&kernel.maps).unwrap();
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!((&before.row, before.start), (&after.row, after.start));
+            let grown = (2 * before.data.packets, 2 * before.records, 2 * before.messages);
+            assert_eq!((after.data.packets, after.records, after.messages), grown);
+        }
+        let reports = support::reading(&kernel, "a").outbound.reports;
+        assert_eq!(
+            (reports.records, reports.dropped_messages, reports.dropped_records),
+            (40, 20, 20)
+        );
+    });
+}
+
 /// K9: what a tenant may put into a report.
 #[test]
 fn hostile_reports_are_judged_record_by_record_and_within_bounds() {
@@ -439,6 +562,7 @@ fn hostile_reports_are_judged_record_by_record_and_within_bounds() {
                 ..port_before.reports
             };
             assert_eq!(port.reports, reports, "{what}");
+            assert_eq!(in_user_space(&lab, &frame), (records, denied), "{what}: in user space");
             let wanted = [("deny", deny), ("pass", pass), ("any", any)];
             for (rule, records) in wanted {
                 let old = before.iter().find(|old| &*old.row.id.name == rule).unwrap();

@@ -48,6 +48,7 @@ const TESTS: &[&str] = &[
     "kernel_restart",
     "kernel_kill",
     "kernel_spray",
+    "kernel_policy",
     "kernel_race",
     "netns_source",
     "witness_filter",
