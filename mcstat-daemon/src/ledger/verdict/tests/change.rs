@@ -163,3 +163,51 @@ fn a_set_says_in_which_spaces_it_has_entries() {
     );
     assert_eq!(node.query("ns/b", [224, 0, 0, 2]), no_rule());
 }
+
+#[test]
+fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
+    let mut node = Node::new(&["ns/a1", "ns/a2", "ns/b", "ns/c"]);
+    let before = node.set(with(&[
+        policy("p", "a", ONE),
+        policy("q", "b", TWO),
+        policy("r", "c", TWO),
+    ]));
+    // What the maps would hold: a rule of a policy that is gone, sets, and two lists.
+    let stored = Stored {
+        rules: node.compiler.rules().cloned().collect(),
+        sets: before.sets.clone(),
+        lists: vec![1, 3],
+    };
+    let slot = |compiler: &Compiler, uid: &str| {
+        let rule = compiler.rules().find(|rule| &*rule.id.uid == uid);
+        rule.map(|rule| rule.slot)
+    };
+    let slots = ["ns/p", "ns/q", "ns/r"].map(|uid| slot(&node.compiler, uid).unwrap());
+    let mut compiler = Compiler::adopting(Limits::default(), stored);
+    let by_port =
+        "{name: new, action: Allow, to: [{ipBlock: {cidr: 225.1.1.3/32}}], ports: [{protocol: UDP, port: 5}]}";
+    let model = with(&[policy("q", "b", TWO), policy("p", "a", ONE), policy("s", "c", by_port)]);
+    let change = compiler.compile(&model.into_iter().collect(), &node.pods).unwrap();
+    assert_eq!(["ns/p", "ns/q"].map(|uid| slot(&compiler, uid).unwrap()), slots[..2]);
+    assert!(
+        !slots.contains(&slot(&compiler, "ns/s").unwrap()),
+        "not the slot of a rule that still has counters"
+    );
+    let old: Vec<u16> = before.sets.iter().map(|set| set.id).collect();
+    assert!(change.sets.iter().all(|set| !old.contains(&set.id)));
+    let retired: Vec<u16> = change.retired.sets.iter().map(|set| set.id).collect();
+    assert_eq!(retired, old);
+    assert_eq!(change.retired.lists, [1, 3]);
+    assert_eq!(change.lists.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2]);
+    let gone: Vec<_> = change
+        .retired
+        .rules
+        .iter()
+        .map(|rule| (&*rule.id.uid, rule.slot))
+        .collect();
+    assert_eq!(gone, [("ns/r", slots[2])]);
+    // Its numbers come back like any others, and once.
+    compiler.release(change.retired);
+    let again = compiler.compile(&with(&[]).into_iter().collect(), &node.pods).unwrap();
+    assert_eq!(again.retired.rules.len(), 3);
+}
