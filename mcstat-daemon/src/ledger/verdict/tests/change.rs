@@ -211,3 +211,20 @@ fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
     let again = compiler.compile(&with(&[]).into_iter().collect(), &node.pods).unwrap();
     assert_eq!(again.retired.rules.len(), 3);
 }
+
+#[test]
+fn a_pod_that_is_gone_is_forgotten() {
+    let mut node = Node::new(&["ns/a1", "ns/a2"]);
+    node.set(with(&[policy("p", "a", ONE)]));
+    node.pods.pop();
+    let change = node.set(with(&[policy("p", "a", ONE)]));
+    assert_eq!(change.flips, [(PodName::new("ns", "a2"), None)]);
+    assert_eq!(node.data("ns/a2", [225, 1, 1, 1], 1), no_rule());
+    node.pods.push(PodName::new("ns", "a2"));
+    let change = node.set(with(&[policy("p", "a", ONE)]));
+    assert_eq!(
+        (names(&change), change.sets.len()),
+        (vec!["a2"], 0),
+        "the set is there still"
+    );
+}
