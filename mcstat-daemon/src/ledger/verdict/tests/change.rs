@@ -98,7 +98,13 @@ fn a_pods_labels_move_it_alone() {
 
     node.pods.retain(|pod| *pod.name != *"c");
     let change = node.set(with(&policies));
-    assert_eq!(change, Change::default(), "a Pod that is gone needs no flip");
+    let flips = vec![(PodName::new("ns", "c"), None)];
+    let nothing_else = Change::default();
+    assert_eq!(
+        change,
+        Change { flips, ..nothing_else },
+        "a Pod that is gone has no set"
+    );
     assert_eq!(node.compiler.set_of(&PodName::new("ns", "c")), None);
 }
 
