@@ -243,26 +243,27 @@ fn the_verifier_walks_through_at_most_50_000_instructions() {
     }
 }
 
-/// A frame whose headers lie outside the linear part and whose slot is new goes the longest way. Linux 6.1 gives each
-/// function a multiple of 32 bytes and refuses more than 512 in a row; a callback takes the last 32.
+/// A frame whose headers lie outside the linear part goes the longest way. Linux 6.1 gives each function a multiple of 32
+/// bytes and refuses more than 512 in a row.
 #[test]
 fn the_longest_way_leaves_room_on_the_stack() {
     let bpffs = Bpffs::new();
     let mut kernel = open(&bpffs.options());
     for name in CLASSIFIERS {
         let program = program(&mut kernel, name);
-        let mut ways = vec![vec![name, "nonlinear", "miss"]];
+        // The race test's callback takes 32 bytes behind a miss.
+        let mut ways = vec![(vec![name, "nonlinear", "miss"], 512 - 32)];
         if name == "mcstat_outbound" {
-            ways.push(vec![name, "nonlinear", "judge", "transport"]);
-            ways.push(vec![name, "nonlinear", "message", "walk_report"]);
+            ways.push((vec![name, "nonlinear", "judge", "transport"], 512));
+            ways.push((vec![name, "nonlinear", "message", "walk_report", "record_step"], 512));
         }
-        for names in ways {
+        for (names, room) in ways {
             let stacks = names.iter().map(|function| program.stack(program.function(function)));
             let way: Vec<u32> = stacks.collect();
             println!("{names:?}: {way:?} bytes of stack");
             assert!(way.iter().all(|bytes| *bytes > 0), "{names:?}: {way:?}");
             let rounded: u32 = way.iter().map(|bytes| bytes.next_multiple_of(32)).sum();
-            assert!(rounded <= 512 - 32, "{names:?}: {way:?}");
+            assert!(rounded <= room, "{names:?}: {way:?}");
         }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
-    /// `--quick`, and the parts to run: those of the packet path (hot, control, cold, cores, veth, reading, load), switch, membership
+    /// `--quick`, and the parts to run: those of the packet path (hot, control, policy, cold, cores, veth, reading, load), switch, membership
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }

@@ -1,7 +1,6 @@
 //! One IGMP or MLD message again and again: counted and held back by the port's event rate; counted and handed up.
 //!
-//! Nothing is judged yet, and records are not walked in the kernel: a report costs the same whatever its records, as far as
-//! it is not copied. Handing up is measured over as many messages as half the ring buffer holds, which is emptied after
+//! Without policies: records are walked and counted, and no rule is asked. Handing up is measured over as many messages as half the ring buffer holds, which is emptied after
 //! each round, so that nobody is woken and nothing is lost.
 
 use mcstat::{
@@ -65,7 +64,7 @@ fn reports() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Measures and prints the part of goal 4 that there is without judging.
+/// Measures and prints goal 4 without policies.
 pub(crate) fn run(scale: Scale) {
     in_netns(move || {
         support::pin_to(last_cpu());

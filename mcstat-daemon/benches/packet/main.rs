@@ -17,6 +17,9 @@ mod cores;
 mod hot;
 mod load;
 mod objects;
+mod policy;
+#[path = "../../tests/policy_lab/mod.rs"]
+mod policy_lab;
 mod reading;
 mod stats;
 #[path = "../../tests/support/mod.rs"]
@@ -55,9 +58,10 @@ const QUICK: Scale = Scale {
 type Part = (&'static str, fn(Scale));
 
 /// All parts, in the order in which they run.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("hot", hot::run),
     ("control", control::run),
+    ("policy", policy::run),
     ("cold", cold::run),
     ("cores", cores::run),
     ("veth", veth::run),
@@ -66,7 +70,7 @@ const PARTS: [Part; 7] = [
 ];
 
 const USAGE: &str = "usage: cargo bench -p mcstat-daemon --bench packet -- [--quick] [PART…]
-parts: hot, control, cold, cores, veth, reading, load; all of them when none is named";
+parts: hot, control, policy, cold, cores, veth, reading, load; all of them when none is named";
 
 fn main() -> ExitCode {
     let mut scale = FULL;

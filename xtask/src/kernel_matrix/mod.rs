@@ -49,6 +49,7 @@ const TESTS: &[&str] = &[
     "kernel_kill",
     "kernel_vanished",
     "kernel_spray",
+    "kernel_policy",
     "kernel_race",
     "netns_source",
     "witness_filter",

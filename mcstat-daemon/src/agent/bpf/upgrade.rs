@@ -23,7 +23,7 @@ use super::{
     KernelError,
     attach::Programs,
     maps::{self, Maps, Options, update_settings},
-    rcu,
+    policy, rcu,
     read::{Reader, SlotTotals, add_control},
     table::{self, Entry},
 };
@@ -57,10 +57,10 @@ pub fn find(options: &Options, known: &[u32]) -> Vec<u32> {
     found
 }
 
-/// Copies what the new programs need before they run: clock, port ids, the ports themselves.
+/// Copies what the new programs need before they run: clock, port ids, policies, the ports themselves.
 ///
 /// # Errors
-/// When the old maps cannot be opened.
+/// When the old maps cannot be opened or read.
 pub fn prepare(options: &Options, old_abi: u32, new: &Maps) -> Result<Maps, KernelError> {
     let old = maps::open_pinned(&maps::pins(&options.bpffs, old_abi))?;
     let from = old.settings.read(0);
@@ -70,6 +70,11 @@ pub fn prepare(options: &Options, old_abi: u32, new: &Maps) -> Result<Maps, Kern
         settings.anchor_ms = from.anchor_ms;
         settings.next_port_id = settings.next_port_id.max(from.next_port_id);
     });
+    // Before the ports: they name their sets.
+    policy::upgrade::copy(&old, new).map_err(|error| KernelError::System {
+        call: "copying the policies of the old ABI",
+        error,
+    })?;
     for entry in table::entries(&old) {
         if new.ports.first_word(entry.position) == 0 {
             table::copy(new, &entry);
@@ -104,11 +109,13 @@ pub fn carry_over(
     }
     let slots = carry_slots(old, new, &entries).map_err(system("reading the maps of the old ABI"))?;
     new.kept.copy(&old.kept)?;
+    let rules = policy::upgrade::carry_over(old, new).map_err(system("reading the rules of the old ABI"))?;
     info!(
         from = old_abi,
         to = options.abi,
         ports = entries.len(),
         slots,
+        rules,
         "took the totals of an older ABI over"
     );
     // Names in a BPF file system hold no dot.

@@ -105,7 +105,7 @@ pub struct Change {
     pub lists: Vec<(u16, PortList)>,
     /// Sets to be inserted.
     pub sets: Vec<Arc<PolicySet>>,
-    /// Pods that get another set; `None`: no rule is for it any more.
+    /// Pods that get another set; `None`: no rule is for it any more, or it is gone.
     pub flips: Vec<(PodName, Option<Arc<PolicySet>>)>,
     /// What is to be deleted afterwards.
     pub retired: Retired,

@@ -373,6 +373,9 @@ impl State {
                 change.flips.push((pod.clone(), after.cloned()));
             }
         }
+        let known: BTreeSet<&PodName> = pods.iter().collect();
+        let gone = self.pods.keys().filter(|pod| !known.contains(pod));
+        change.flips.extend(gone.map(|pod| (pod.clone(), None)));
         self.pods = next;
     }
 

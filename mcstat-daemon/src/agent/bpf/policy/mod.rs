@@ -30,6 +30,7 @@ use crate::ledger::{
 
 mod rules;
 mod trie;
+pub(super) mod upgrade;
 
 pub use rules::read_rules;
 

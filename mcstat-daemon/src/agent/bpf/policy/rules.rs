@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use mcstat_common::abi::{RULE_ALLOW, RULE_CLUSTER, RULE_DROP, RULE_NAMESPACED, RuleCounter, RuleName};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::FromZeros;
 
 use super::{
     super::{
@@ -27,6 +27,8 @@ use crate::ledger::{
 
 /// Counters of a rule that are added up; the last word of [`RuleCounter`] is no total.
 const TOTALS: usize = size_of::<RuleCounter>() / 8 - 1;
+
+const _: () = assert!(offset_of!(RuleCounter, last_message) == 8 * TOTALS);
 
 /// Every rule and what it decided since its start, by slot.
 ///
@@ -88,7 +90,7 @@ fn free(maps: &Maps, slot: u32) -> io::Result<()> {
 }
 
 /// Replaces a name; its first word, by which it is there at all, last.
-fn publish(maps: &Maps, slot: u32, mut name: RuleName) {
+pub(super) fn publish(maps: &Maps, slot: u32, mut name: RuleName) {
     let head = u64::from(name.kind) | u64::from(name.action) << 32;
     let first = maps.rule_names.word(slot, offset_of!(RuleName, kind));
     first.store(0, Ordering::Release);
@@ -98,51 +100,69 @@ fn publish(maps: &Maps, slot: u32, mut name: RuleName) {
 }
 
 fn read(maps: &Maps, rows: Vec<(RuleRow, RuleName)>) -> io::Result<Vec<RuleReading>> {
+    let totals = totals(maps, &rows)?;
+    let readings = rows.into_iter().zip(&totals);
+    Ok(readings
+        .map(|((row, name), totals)| reading(row, &name, totals))
+        .collect())
+}
+
+/// What these rules counted, over all CPUs and what is carried, in the order of the fields of [`RuleCounter`].
+pub(super) fn totals(maps: &Maps, rows: &[(RuleRow, RuleName)]) -> io::Result<Vec<[u64; TOTALS]>> {
     let slots = rows.iter().map(|(row, _)| u32::from(row.slot));
-    let (Some(first), Some(last)) = (slots.clone().min(), slots.max()) else {
+    let (Some(first), Some(last)) = (slots.clone().min(), slots.clone().max()) else {
         return Ok(Vec::new());
     };
-    let count = last - first + 1;
+    let count = (last - first + 1) as usize;
     let element = sys::per_cpu_size::<RuleCounter>(maps.cpus);
-    let mut values = vec![0u64; element / 8 * count as usize];
-    let mut keys = vec![0; count as usize];
-    sys::lookup_batch(maps.rules(), first, count, element, &mut keys, &mut values)?;
-    let readings = rows.into_iter().filter_map(|(row, name)| {
-        let mut elements = values.chunks_exact(element / 8);
-        let element = elements.nth((u32::from(row.slot) - first) as usize)?;
-        let counter = total(element, &name);
-        Some(reading(row, &name, &counter))
+    let mut values = vec![0u64; element / 8 * count];
+    sys::lookup_batch(
+        maps.rules(),
+        first,
+        count as u32,
+        element,
+        &mut vec![0; count],
+        &mut values,
+    )?;
+    let elements: Vec<_> = values.chunks_exact(element / 8).collect();
+    let totals = slots.zip(rows).map(|(slot, (_, name))| {
+        let element = elements.get((slot - first) as usize).copied().unwrap_or_default();
+        let mut sums = name.carried;
+        for cpu in element.chunks_exact(TOTALS + 1) {
+            sums.iter_mut().zip(cpu).for_each(|(sum, value)| *sum += value);
+        }
+        sums
     });
-    Ok(readings.collect())
+    Ok(totals.collect())
 }
 
-/// Sums one element over the CPUs, and adds what is carried.
-fn total(values: &[u64], name: &RuleName) -> RuleCounter {
-    let mut sums = [0u64; TOTALS + 1];
-    for cpu in values.chunks_exact(sums.len()).chain([name.carried.as_slice()]) {
-        sums.iter_mut()
-            .zip(cpu)
-            .for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
-    }
-    RuleCounter::read_from_bytes(sums.as_bytes()).unwrap_or_else(|_| RuleCounter::new_zeroed())
-}
-
-fn reading(row: RuleRow, name: &RuleName, counter: &RuleCounter) -> RuleReading {
+fn reading(row: RuleRow, name: &RuleName, totals: &[u64; TOTALS]) -> RuleReading {
+    let [
+        packets,
+        segments,
+        bytes,
+        messages,
+        message_bytes,
+        records,
+        would_packets,
+        would_messages,
+        would_records,
+    ] = *totals;
     RuleReading {
         row,
         start: Timestamp::from_millisecond(name.start_ms as i64).unwrap_or(Timestamp::UNIX_EPOCH),
         data: Traffic {
-            packets: counter.packets,
-            segments: counter.segments,
-            bytes: counter.bytes,
+            packets,
+            segments,
+            bytes,
         },
-        messages: counter.messages,
-        message_bytes: counter.message_bytes,
-        records: counter.records,
+        messages,
+        message_bytes,
+        records,
         would_drop: WouldDrop {
-            packets: counter.would_drop_packets,
-            messages: counter.would_drop_messages,
-            records: counter.would_drop_records,
+            packets: would_packets,
+            messages: would_messages,
+            records: would_records,
         },
     }
 }

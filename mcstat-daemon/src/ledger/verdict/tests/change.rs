@@ -98,7 +98,13 @@ fn a_pods_labels_move_it_alone() {
 
     node.pods.retain(|pod| *pod.name != *"c");
     let change = node.set(with(&policies));
-    assert_eq!(change, Change::default(), "a Pod that is gone needs no flip");
+    let flips = vec![(PodName::new("ns", "c"), None)];
+    let nothing_else = Change::default();
+    assert_eq!(
+        change,
+        Change { flips, ..nothing_else },
+        "a Pod that is gone has no set"
+    );
     assert_eq!(node.compiler.set_of(&PodName::new("ns", "c")), None);
 }
 
@@ -162,4 +168,69 @@ fn a_set_says_in_which_spaces_it_has_entries() {
         "a query rule without a group is for all hosts"
     );
     assert_eq!(node.query("ns/b", [224, 0, 0, 2]), no_rule());
+}
+
+#[test]
+fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
+    let mut node = Node::new(&["ns/a1", "ns/a2", "ns/b", "ns/c"]);
+    let before = node.set(with(&[
+        policy("p", "a", ONE),
+        policy("q", "b", TWO),
+        policy("r", "c", TWO),
+    ]));
+    // What the maps would hold: a rule of a policy that is gone, sets, and two lists.
+    let stored = Stored {
+        rules: node.compiler.rules().cloned().collect(),
+        sets: before.sets.clone(),
+        lists: vec![1, 3],
+    };
+    let slot = |compiler: &Compiler, uid: &str| {
+        let rule = compiler.rules().find(|rule| &*rule.id.uid == uid);
+        rule.map(|rule| rule.slot)
+    };
+    let slots = ["ns/p", "ns/q", "ns/r"].map(|uid| slot(&node.compiler, uid).unwrap());
+    let mut compiler = Compiler::adopting(Limits::default(), stored);
+    let by_port =
+        "{name: new, action: Allow, to: [{ipBlock: {cidr: 225.1.1.3/32}}], ports: [{protocol: UDP, port: 5}]}";
+    let model = with(&[policy("q", "b", TWO), policy("p", "a", ONE), policy("s", "c", by_port)]);
+    let change = compiler.compile(&model.into_iter().collect(), &node.pods).unwrap();
+    assert_eq!(["ns/p", "ns/q"].map(|uid| slot(&compiler, uid).unwrap()), slots[..2]);
+    assert!(
+        !slots.contains(&slot(&compiler, "ns/s").unwrap()),
+        "not the slot of a rule that still has counters"
+    );
+    let old: Vec<u16> = before.sets.iter().map(|set| set.id).collect();
+    assert!(change.sets.iter().all(|set| !old.contains(&set.id)));
+    let retired: Vec<u16> = change.retired.sets.iter().map(|set| set.id).collect();
+    assert_eq!(retired, old);
+    assert_eq!(change.retired.lists, [1, 3]);
+    assert_eq!(change.lists.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2]);
+    let gone: Vec<_> = change
+        .retired
+        .rules
+        .iter()
+        .map(|rule| (&*rule.id.uid, rule.slot))
+        .collect();
+    assert_eq!(gone, [("ns/r", slots[2])]);
+    // Its numbers come back like any others, and once.
+    compiler.release(change.retired);
+    let again = compiler.compile(&with(&[]).into_iter().collect(), &node.pods).unwrap();
+    assert_eq!(again.retired.rules.len(), 3);
+}
+
+#[test]
+fn a_pod_that_is_gone_is_forgotten() {
+    let mut node = Node::new(&["ns/a1", "ns/a2"]);
+    node.set(with(&[policy("p", "a", ONE)]));
+    node.pods.pop();
+    let change = node.set(with(&[policy("p", "a", ONE)]));
+    assert_eq!(change.flips, [(PodName::new("ns", "a2"), None)]);
+    assert_eq!(node.data("ns/a2", [225, 1, 1, 1], 1), no_rule());
+    node.pods.push(PodName::new("ns", "a2"));
+    let change = node.set(with(&[policy("p", "a", ONE)]));
+    assert_eq!(
+        (names(&change), change.sets.len()),
+        (vec!["a2"], 0),
+        "the set is there still"
+    );
 }

@@ -1,0 +1,618 @@
+//! Policies judged in the kernel: the same as the definitions say, for packets, records, and what tenants may send.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod policy_lab;
+mod support;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use mcstat::{
+    agent::bpf::{Kernel, policy, table},
+    ledger::{
+        snapshot::{Enforced, ReportVerdicts, RuleReading, Traffic, WouldDrop},
+        verdict::{Action, Transport},
+    },
+    proto::{
+        control::{self, Body},
+        igmp::IgmpMessage,
+        mld::MldMessage,
+    },
+};
+use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
+use policy_lab::{
+    ENFORCED, Lab,
+    messages::{Record, data, mld2, short, v3, v3_claiming},
+    objects, policy_of,
+    worlds::{self, Packet, Random, World},
+};
+use support::{Bpffs, frames, in_netns, veth::Veth};
+
+const WORLDS: usize = 8;
+const PACKETS: usize = 24;
+const SEEDS: u64 = 16;
+
+/// What grew, and by how much, between two readings: slot of the rule, growth of data, records and messages.
+fn grown(before: &[RuleReading], after: &[RuleReading]) -> Vec<(u16, [u64; 3])> {
+    let old: BTreeMap<u16, &RuleReading> = before.iter().map(|rule| (rule.row.slot, rule)).collect();
+    let growth = after.iter().map(|rule| {
+        let old = old[&rule.row.slot];
+        let grown = [
+            rule.data.packets - old.data.packets,
+            rule.records - old.records,
+            rule.messages - old.messages,
+        ];
+        (rule.row.slot, grown)
+    });
+    growth.filter(|(_, grown)| *grown != [0; 3]).collect()
+}
+
+fn frame(packet: &Packet) -> Vec<u8> {
+    match packet.space {
+        SPACE_DATA => data(packet.address, packet.transport),
+        SPACE_REPORT_V1 => short(0x12, packet.address),
+        SPACE_REPORT_V2 => short(0x16, packet.address),
+        _ => v3(&[Record::join(packet.address)]),
+    }
+}
+
+/// Judges a packet three times in the kernel (a data packet: a miss, then two hits) and holds the rule that was counted
+/// against both other answers.
+fn check(lab: &Lab, world: &World, packet: &Packet) -> Option<(String, String, Action)> {
+    let (before, port_before, data_before) = (lab.rules(), lab.reading().outbound, lab.data());
+    lab.send(&frame(packet), 3);
+    let (after, port, data_after) = (lab.rules(), lab.reading().outbound, lab.data());
+    let mut wanted = world.judge(&lab.pod, packet);
+    if packet.space != SPACE_DATA && !packet.address.is_multicast() {
+        // No group that anybody can join: no rule is asked.
+        wanted = None;
+    } else {
+        let by_tables = lab
+            .tables
+            .judge(&lab.pod, packet.space, packet.address, packet.transport);
+        let rule = by_tables
+            .rule
+            .map(|slot| after.iter().find(|rule| rule.row.slot == slot).unwrap());
+        let by_tables = rule.map(|rule| {
+            let row = &rule.row;
+            (row.policy.to_string(), row.id.name.to_string(), by_tables.action)
+        });
+        assert_eq!(by_tables, wanted, "{packet:?}: the tables");
+    }
+    let is_data = packet.space == SPACE_DATA;
+    let rules = grown(&before, &after);
+    let found = rules.iter().map(|(slot, grown)| {
+        let growth = if is_data { [3, 0, 0] } else { [0, 3, 3] };
+        assert_eq!(*grown, growth, "{packet:?}");
+        let row = &after.iter().find(|rule| rule.row.slot == *slot).unwrap().row;
+        (row.policy.to_string(), row.id.name.to_string(), row.action)
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::from_iter(wanted.clone()), "{packet:?}");
+    // The Pod's own numbers say the same.
+    let denied = 3 * u64::from(wanted.as_ref().is_some_and(|(_, _, action)| *action == Action::Drop));
+    let (mut data, mut reports) = (data_before, port_before.reports);
+    if is_data {
+        data = [data[0] + 3 - denied, data[1] + denied, data[2]];
+    } else {
+        reports.records += 3;
+        reports.dropped_messages += denied;
+        reports.dropped_records += denied;
+    }
+    assert_eq!((data_after, port.reports), (data, reports), "{packet:?}");
+    wanted
+}
+
+/// 2,000 cases and more, over 128 policy worlds that change one into the next under the same slots.
+#[test]
+fn the_kernel_decides_as_the_definitions_do() {
+    let names = worlds::pods();
+    let (mut cases, mut decided, mut dropped, mut by_port) = (0, 0, 0, 0);
+    in_netns(move || {
+        for seed in 0..SEEDS {
+            let bpffs = Bpffs::new();
+            let mut random = Random::new(seed);
+            let mut lab = Lab::with(&bpffs.options(), &names[seed as usize % names.len()], &names);
+            lab.enter();
+            lab.enforce(ENFORCED);
+            let mut world = World::random(&mut random);
+            for _ in 0..WORLDS {
+                lab.set(world.objects());
+                for _ in 0..PACKETS {
+                    let packet = worlds::packet(&mut random);
+                    if packet.space == SPACE_QUERY {
+                        continue;
+                    }
+                    let found = check(&lab, &world, &packet);
+                    cases += 1;
+                    decided += usize::from(found.is_some());
+                    dropped += usize::from(found.as_ref().is_some_and(|(_, _, action)| *action == Action::Drop));
+                    by_port += usize::from(found.is_some_and(|(policy, rule, _)| world.asks_for_ports(&policy, &rule)));
+                }
+                world = world.changed(&mut random);
+            }
+        }
+        let shares = [decided, dropped, by_port].map(|count| count * 100 / cases);
+        println!("{cases} cases: decided, dropped, by a rule with ports: {shares:?} %");
+        assert!(cases >= 2_000, "{cases}");
+        assert!(shares[0] >= 30 && shares[1] >= 10 && shares[2] >= 3, "{shares:?}");
+    });
+}
+
+/// Tags, IP options, short datagrams: where the ports lie, and where they do not.
+#[test]
+fn ports_are_found_behind_tags_and_options_and_nowhere_else() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of(
+            "ports",
+            5,
+            "{name: port, action: Drop, to: [{ipBlock: {cidr: 239.1.1.0/24}}], ports: [{protocol: UDP, port: 5000}]}, \
+             {name: rest, action: Allow, to: [{ipBlock: {cidr: 239.1.1.0/24}}]}",
+        ));
+        lab.enforce(ENFORCED);
+        let group = Ipv4Addr::new(239, 1, 1, 1);
+        let plain = data(group, Transport::Udp(5000));
+        // Four bytes of options: No Operation (RFC 791 §3.1).
+        let mut options = plain.clone();
+        options.splice(34..34, [1, 1, 1, 1]);
+        (options[14], options[17]) = (0x46, options[17] + 4);
+        // Three bytes of UDP, and Ethernet padding that would be the port.
+        let mut short = frames::frame4(&frames::ipv4(policy_lab::POD, group, 17, 16, 0, &[0x13, 0x88, 0x13]));
+        short.extend_from_slice(&[0x88, 0, 0, 0, 0]);
+        let tagged = frames::tagged(&plain, 0x8100, 42);
+        for (what, frame, rule) in [
+            ("plain", plain.clone(), "port"),
+            ("options", options, "port"),
+            ("one tag", tagged.clone(), "port"),
+            ("two tags", frames::tagged(&tagged, 0x88a8, 7), "port"),
+            ("another port", data(group, Transport::Udp(5001)), "rest"),
+            ("later fragment", data(group, Transport::UdpFragment), "rest"),
+            ("other protocol", data(group, Transport::Other), "rest"),
+            ("cut off", short, "rest"),
+        ] {
+            let before = lab.rule(rule).data.packets;
+            let all: u64 = lab.rules().iter().map(|rule| rule.data.packets).sum();
+            lab.send(&frame, 2);
+            assert_eq!(lab.rule(rule).data.packets, before + 2, "{what}");
+            let now: u64 = lab.rules().iter().map(|rule| rule.data.packets).sum();
+            assert_eq!(now, all + 2, "{what}: by one rule alone");
+        }
+        // What no rule judges: other groups, IPv6, and what is not from the Pod.
+        let before = lab.rules();
+        lab.send(&data(Ipv4Addr::new(239, 1, 2, 1), Transport::Udp(5000)), 2);
+        lab.send(&frames::data("fd00::2", "ff05::1:3", 40), 2);
+        lab.send(&frames::data("10.0.0.77", "239.1.1.1", 40), 2);
+        assert_eq!(lab.rules(), before);
+        assert_eq!(lab.reading().outbound.foreign_source, 2);
+    });
+}
+
+const DROP_ONE: &str = "{name: one, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}]}, \
+                        {name: igmp, action: Drop, protocols: [{igmp: {groupAddress: 239.1.1.1}}]}, \
+                        {name: others, action: Allow, to: [{ipBlock: {cidr: 239.1.0.0/16}}]}";
+
+#[test]
+fn a_denial_is_a_drop_only_while_somebody_enforces_it() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        let (denied, report) = (
+            data([239, 1, 1, 1].into(), Transport::Udp(5000)),
+            short(0x16, [239, 1, 1, 1].into()),
+        );
+        let length = denied.len() as u64;
+        lab.send(&denied, 3);
+        lab.send(&report, 3);
+        assert_eq!(lab.data(), [3, 0, 3], "admitted, and would be dropped");
+        lab.enforce(Enforced {
+            data: true,
+            reports: false,
+        });
+        lab.send(&denied, 5);
+        lab.send(&report, 5);
+        assert_eq!(lab.data(), [3, 5, 3]);
+        lab.enforce(ENFORCED);
+        lab.send(&report, 7);
+        assert_eq!(
+            lab.reading().outbound.reports,
+            ReportVerdicts {
+                records: 15,
+                dropped_messages: 7,
+                dropped_records: 7,
+                would_drop_messages: 8,
+                would_drop_records: 8,
+            }
+        );
+        let (one, igmp) = (lab.rule("one"), lab.rule("igmp"));
+        let traffic = |packets| Traffic {
+            packets,
+            segments: packets,
+            bytes: packets * length,
+        };
+        assert_eq!((one.data, one.would_drop.packets), (traffic(5), 3));
+        assert_eq!((igmp.messages, igmp.records), (7, 7));
+        assert_eq!(igmp.message_bytes, 7 * report.len() as u64);
+        let would_drop = WouldDrop {
+            packets: 0,
+            messages: 8,
+            records: 8,
+        };
+        assert_eq!((igmp.would_drop, igmp.data), (would_drop, Traffic::default()));
+        // A Pod that comes later is told the same.
+        let entry = support::enter(&lab.kernel, &support::pod_port("late", "lo2", 2, &[]));
+        assert_eq!(
+            entry.port.flags,
+            mcstat_common::abi::PORT_DATA_ENFORCED | mcstat_common::abi::PORT_REPORTS_ENFORCED
+        );
+    });
+}
+
+/// Packets without a slot are judged one by one, and counted so in *other groups*.
+#[test]
+fn packets_without_a_slot_are_judged_too() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut options = bpffs.options();
+        options.limits.slots_per_port = 2;
+        let mut lab = Lab::new(&options);
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.enforce(ENFORCED);
+        for host in [7, 8, 1, 9] {
+            lab.send(&data([239, 1, 1, host].into(), Transport::Udp(5000)), 10);
+        }
+        let outbound = lab.reading().outbound;
+        assert_eq!((outbound.groups.len(), outbound.overflow.port_limit), (2, 20));
+        assert_eq!(
+            (outbound.other[0].admitted.packets, outbound.other[0].dropped),
+            (10, 10)
+        );
+        assert_eq!(
+            (lab.rule("one").data.packets, lab.rule("others").data.packets),
+            (10, 30)
+        );
+    });
+}
+
+#[test]
+fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_the_sets() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(
+            [
+                policy_of("p", 5, DROP_ONE),
+                policy_of(
+                    "gone",
+                    6,
+                    "{name: g, action: Allow, to: [{ipBlock: {cidr: 239.2.0.0/16}}]}",
+                ),
+            ]
+            .concat(),
+        );
+        lab.enforce(ENFORCED);
+        let frames =
+            [[239, 1, 1, 1], [239, 1, 1, 9], [239, 2, 0, 1]].map(|group| data(group.into(), Transport::Udp(5000)));
+        frames.iter().for_each(|frame| lab.send(frame, 10));
+        let before = lab.rules();
+        let set = policy::set_of(&lab.kernel.maps, &lab.pod);
+        drop(lab);
+
+        let mut lab = Lab::new(&bpffs.options());
+        assert_eq!(lab.rules(), before);
+        assert_eq!(policy::enforced(&lab.kernel.maps), ENFORCED);
+        assert_eq!(policy::set_of(&lab.kernel.maps, &lab.pod), set);
+        // The old sets judge until the first change.
+        frames.iter().for_each(|frame| lab.send(frame, 10));
+        let packets = |lab: &Lab| ["one", "others"].map(|rule| lab.rule(rule).data.packets);
+        assert_eq!(packets(&lab), [20, 20]);
+        let last = lab.set(policy_of("p", 5, DROP_ONE));
+        let last: Vec<_> = last
+            .iter()
+            .map(|rule| (&*rule.row.id.name, rule.data.packets))
+            .collect();
+        assert_eq!(last, [("g", 20)], "the rule that is gone, read for the last time");
+        assert_ne!(policy::set_of(&lab.kernel.maps, &lab.pod), set);
+        frames.iter().for_each(|frame| lab.send(frame, 10));
+        assert_eq!(packets(&lab), [30, 30]);
+        let slots = |rules: &[RuleReading]| {
+            let rows = rules.iter().filter(|rule| &*rule.row.id.name != "g");
+            rows.map(|rule| (rule.row.clone(), rule.start)).collect::<Vec<_>>()
+        };
+        assert_eq!(slots(&lab.rules()), slots(&before), "rows and start times");
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        assert_eq!(
+            (stored.sets.len(), stored.rules.len()),
+            (1, 3),
+            "nothing of before is left"
+        );
+        // A rule that comes again begins anew.
+        lab.set(
+            [
+                policy_of("p", 5, DROP_ONE),
+                policy_of(
+                    "gone",
+                    6,
+                    "{name: g, action: Allow, to: [{ipBlock: {cidr: 239.2.0.0/16}}]}",
+                ),
+            ]
+            .concat(),
+        );
+        assert_eq!(lab.rule("g").data.packets, 0);
+        // And without any policy nothing is left at all.
+        lab.set([]);
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        assert_eq!((stored.sets.len(), stored.rules.len(), stored.lists.len()), (0, 0, 0));
+        let entries = table::entries(&lab.kernel.maps);
+        assert!(entries.iter().all(|entry| entry.port.policy_set == 0));
+    });
+}
+
+/// A Pod that no document names any more loses the set of the run before.
+#[test]
+fn after_a_restart_without_policies_nobody_is_judged() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        drop(lab);
+        let mut lab = Lab::new(&bpffs.options());
+        let last = lab.set(objects("{apiVersion: v1, kind: Namespace, metadata: {name: mkt}}"));
+        assert_eq!(last.len(), 3);
+        lab.send(&data([239, 1, 1, 1].into(), Transport::Udp(5000)), 3);
+        assert_eq!(lab.data(), [3, 0, 0]);
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        assert_eq!((stored.sets.len(), stored.rules.len()), (0, 0));
+    });
+}
+
+/// Records, and how many of them are denied, as user space decodes the message and judges it by the tables; `None`: it
+/// does not take the message.
+fn in_user_space(lab: &Lab, frame: &[u8]) -> Option<(u64, u64)> {
+    let packet = &frame[14..];
+    let message = control::decode(packet, packet.len() as u32).ok()?;
+    let (space, groups): (u8, Vec<Ipv4Addr>) = match message.body {
+        Body::Igmp(IgmpMessage::V1Report { group }) => (SPACE_REPORT_V1, vec![group]),
+        Body::Igmp(IgmpMessage::V2Report { group }) => (SPACE_REPORT_V2, vec![group]),
+        Body::Igmp(IgmpMessage::V3Report(report)) => {
+            let groups = report.records.iter().map(|record| record.group);
+            (SPACE_REPORT_V3, groups.collect())
+        }
+        Body::Mld(MldMessage::V2Report(report)) => return Some((report.records.len() as u64, 0)),
+        Body::Igmp(IgmpMessage::V2Leave { .. }) => return Some((1, 0)),
+        other => panic!("{other:?}"),
+    };
+    let judged = groups.iter().filter(|group| group.is_multicast());
+    let verdicts = judged.map(|group| lab.tables.judge(&lab.pod, space, *group, Transport::Other));
+    let denied = verdicts.filter(|verdict| verdict.action == Action::Drop).count();
+    Some((groups.len() as u64, denied as u64))
+}
+
+/// bpftool alone tells which rule decided how much.
+#[test]
+fn bpftool_tells_rules_by_name_and_field() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.send(&data([239, 1, 1, 9].into(), Transport::Udp(5000)), 3);
+        let pins = bpffs.options().pins();
+        let dump = |map: &str| -> Vec<serde_json::Value> {
+            let text = support::run("bpftool", &format!("-j map dump pinned {}", pins.join(map).display()));
+            let entries: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+            entries.into_iter().map(|entry| entry["formatted"].clone()).collect()
+        };
+        let text = |bytes: &serde_json::Value| -> String {
+            let bytes = bytes
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|byte| byte.as_u64().unwrap() as u8);
+            bytes.take_while(|byte| *byte != 0).map(char::from).collect()
+        };
+        let names = dump("rule_names");
+        let name = names
+            .iter()
+            .find(|name| text(&name["value"]["rule"]) == "others")
+            .unwrap();
+        let value = &name["value"];
+        assert_eq!(
+            (text(&value["policy"]), text(&value["uid"])),
+            ("p".into(), "uid-p".into())
+        );
+        assert_eq!((value["kind"].as_u64(), value["action"].as_u64()), (Some(1), Some(1)));
+        let rules = dump("rules");
+        let rule = rules.iter().find(|rule| rule["key"] == name["key"]).unwrap();
+        let cpus = rule["values"].as_array().unwrap().iter();
+        let packets: u64 = cpus.map(|cpu| cpu["value"]["packets"].as_u64().unwrap()).sum();
+        assert_eq!(packets, 3);
+        let set = policy::set_of(&lab.kernel.maps, &lab.pod).unwrap();
+        let prefixes = dump("policies");
+        let prefix = |entry: &serde_json::Value| {
+            let data = &entry["key"]["data"];
+            let bytes = |field: &str| -> Vec<u64> {
+                let bytes = data[field].as_array().unwrap().iter();
+                bytes.map(|byte| byte.as_u64().unwrap()).collect()
+            };
+            let length = entry["key"]["prefix_len"].as_u64().unwrap();
+            (length, bytes("set"), data["space"].as_u64().unwrap(), bytes("address"))
+        };
+        let set = vec![u64::from(set >> 8), u64::from(set & 0xff)];
+        let wanted = (48, set, 0, vec![239, 1, 0, 0]);
+        assert!(prefixes.iter().any(|entry| prefix(entry) == wanted), "{prefixes:?}");
+    });
+}
+
+#[test]
+fn a_new_abi_takes_policies_and_totals_of_rules_over() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let old = bpffs.options();
+        let mut lab = Lab::new(&old);
+        let veth = Veth::new("mch0");
+        let mut port = veth.port("a");
+        port.pod.namespace = "mkt".into();
+        let entry = support::enter(&lab.kernel, &port);
+        lab.kernel.programs.attach(&entry).unwrap();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.enforce(ENFORCED);
+        let socket = veth.pod_socket();
+        let frames = [[239, 1, 1, 1], [239, 1, 1, 9]].map(|group| data(group.into(), Transport::Udp(5000)));
+        let report = v3(&[Record::join([239, 1, 1, 1]), Record::join([239, 1, 1, 9])]);
+        let send = || (0..10).for_each(|_| frames.iter().chain([&report]).for_each(|frame| socket.send(frame)));
+        send();
+        let before = lab.rules();
+        let counted: u64 = before.iter().map(|rule| rule.data.packets + rule.records).sum();
+        assert_eq!(counted, 30);
+        drop(lab);
+        let mut new = bpffs.options();
+        new.abi += 1;
+        let kernel = Kernel::open_and_upgrade(&new, support::agents_hook(), &[old.abi]).unwrap();
+        assert_eq!(policy::read_rules(&kernel.maps).unwrap(), before);
+        send();
+        let after = policy::read_rules(&kernel.maps).unwrap();
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!((&before.row, before.start), (&after.row, after.start));
+            let grown = (2 * before.data.packets, 2 * before.records, 2 * before.messages);
+            assert_eq!((after.data.packets, after.records, after.messages), grown);
+        }
+        let reports = support::reading(&kernel, "a").outbound.reports;
+        assert_eq!(
+            (reports.records, reports.dropped_messages, reports.dropped_records),
+            (40, 20, 20)
+        );
+    });
+}
+
+/// K9: what a tenant may put into a report.
+#[test]
+fn hostile_reports_are_judged_record_by_record_and_within_bounds() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of(
+            "k9",
+            5,
+            "{name: deny, action: Drop, protocols: [{igmp: {igmpType: 0x22, groupAddress: 239.1.1.1}}]}, \
+             {name: pass, action: Allow, protocols: [{igmp: {igmpType: 0x22, groupAddress: 239.1.1.2}}]}, \
+             {name: any, action: Drop, protocols: [{igmp: {igmpType: 0x16}}]}",
+        ));
+        lab.enforce(ENFORCED);
+        let (bad, good, other) = ([239, 1, 1, 1], [239, 1, 1, 2], [239, 9, 9, 9]);
+        let join = |group: [u8; 4]| Record::join(group);
+        let with = |kind, group: [u8; 4], sources, auxiliary| Record {
+            kind,
+            group: group.into(),
+            sources,
+            auxiliary,
+        };
+        let many: Vec<_> = (0..183).map(|at| join(if at % 3 == 0 { bad } else { other })).collect();
+        // Frame; records and denied ones; those of `deny`, `pass` and `any`.
+        let cases: Vec<(&str, Vec<u8>, [u64; 5])> = vec![
+            ("183 records", v3(&many), [183, 61, 61, 0, 0]),
+            ("no record, 8 bytes", v3(&[]), [0, 0, 0, 0, 0]),
+            ("two claimed, few there", v3_claiming(2, &[]), [0; 5]),
+            (
+                "65,535 claimed, few there",
+                v3_claiming(65_535, &[join(bad), join(good)]),
+                [2, 1, 1, 1, 0],
+            ),
+            (
+                "one claimed, two there",
+                v3_claiming(1, &[join(good), join(bad)]),
+                [1, 0, 0, 1, 0],
+            ),
+            ("auxiliary data", v3(&[with(4, good, 0, 3), join(bad)]), [2, 1, 1, 1, 0]),
+            (
+                "sources",
+                v3(&[with(1, good, 5, 0), with(6, bad, 2, 1)]),
+                [2, 1, 1, 1, 0],
+            ),
+            ("unicast group", v3(&[join([10, 0, 0, 1]), join(bad)]), [2, 1, 1, 0, 0]),
+            ("unicast group, v2", short(0x16, [10, 0, 0, 1].into()), [1, 0, 0, 0, 0]),
+            (
+                "duplicates",
+                v3(&[join(bad), join(bad), join(good), join(bad)]),
+                [4, 3, 3, 1, 0],
+            ),
+            ("leave in v3", v3(&[with(3, bad, 0, 0)]), [1, 1, 1, 0, 0]),
+            ("v2 report", short(0x16, bad.into()), [1, 1, 0, 0, 1]),
+            ("v2 leave", short(0x17, bad.into()), [1, 0, 0, 0, 0]),
+            ("v1 report", short(0x12, bad.into()), [1, 0, 0, 0, 0]),
+            (
+                "MLDv2, three claimed, few there",
+                mld2(3, &["ff05::1".parse().unwrap(), "ff05::2".parse().unwrap()]),
+                [2, 0, 0, 0, 0],
+            ),
+        ];
+        for (what, frame, [records, denied, deny, pass, any]) in cases {
+            let (before, port_before) = (lab.rules(), lab.reading().outbound);
+            lab.send(&frame, 1);
+            let port = lab.reading().outbound;
+            let reports = ReportVerdicts {
+                records: port_before.reports.records + records,
+                dropped_messages: port_before.reports.dropped_messages + u64::from(denied > 0),
+                dropped_records: port_before.reports.dropped_records + denied,
+                ..port_before.reports
+            };
+            assert_eq!(port.reports, reports, "{what}");
+            // A message that claims more than it holds is none to user space: nobody becomes a member by it.
+            let believed = (!what.ends_with("claimed, few there")).then_some((records, denied));
+            assert_eq!(in_user_space(&lab, &frame), believed, "{what}: in user space");
+            let wanted = [("deny", deny), ("pass", pass), ("any", any)];
+            for (rule, records) in wanted {
+                let old = before.iter().find(|old| &*old.row.id.name == rule).unwrap();
+                let new = lab.rule(rule);
+                let grown = [
+                    new.records - old.records,
+                    new.messages - old.messages,
+                    new.message_bytes - old.message_bytes,
+                ];
+                let once = u64::from(records > 0);
+                assert_eq!(grown, [records, once, once * frame.len() as u64], "{what}: {rule}");
+            }
+        }
+        // A record that is cut off is none: sources beyond the end.
+        let mut cut = v3(&[join(good), with(4, bad, 4, 0)]);
+        cut.truncate(cut.len() - 4);
+        let length = cut.len() - 14;
+        cut[16..18].copy_from_slice(&(length as u16).to_be_bytes());
+        let before = lab.reading().outbound.reports.records;
+        lab.send(&cut, 1);
+        assert_eq!(lab.reading().outbound.reports.records, before + 1);
+    });
+}
+
+/// Reports that BPF_PROG_TEST_RUN cannot hold, over a veth: all records of a jumbo frame, and no more than are walked.
+#[test]
+fn long_reports_are_walked_up_to_a_bound() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        let veth = Veth::new("mch0");
+        for name in [&veth.host, &veth.pod] {
+            support::ip(&format!("link set {name} mtu 16000"));
+        }
+        let mut port = veth.port("a");
+        port.pod.namespace = "mkt".into();
+        let entry = support::enter(&lab.kernel, &port);
+        lab.kernel.programs.attach(&entry).unwrap();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        let bad = Record::join([239, 1, 1, 1]);
+        for (records, walked) in [(1100, 1100), (1500, 1200)] {
+            let before = lab.reading().outbound.reports;
+            veth.pod_socket().send(&v3(&vec![bad.clone(); records]));
+            let after = lab.reading().outbound.reports;
+            assert_eq!(after.records - before.records, walked, "{records} records");
+            assert_eq!(after.would_drop_records - before.would_drop_records, walked);
+            assert_eq!(after.would_drop_messages - before.would_drop_messages, 1);
+        }
+    });
+}
