@@ -21,7 +21,7 @@ use super::{
     row::Row,
 };
 use crate::api::{
-    policy::PolicyStats,
+    policy::{NetworkPolicyReference, PolicyStats},
     stats::{Finding, PodMulticastStats},
     summary::{GroupMembers, NodeStatsSummary, Querier},
 };
@@ -218,6 +218,29 @@ impl Index {
         namespace: Option<&str>,
         now: Timestamp,
     ) -> Vec<PolicyStats<CLUSTER_WIDE>> {
+        self.wanted_policies(
+            |policy| namespace.is_none_or(|namespace| policy.namespace == namespace),
+            now,
+        )
+    }
+
+    /// One policy at `now`; `namespace` is empty for a ClusterNetworkPolicy.
+    #[must_use]
+    pub fn policy<const CLUSTER_WIDE: bool>(
+        &self,
+        namespace: &str,
+        name: &str,
+        now: Timestamp,
+    ) -> Option<PolicyStats<CLUSTER_WIDE>> {
+        let wanted = |policy: &NetworkPolicyReference| policy.namespace == namespace && policy.name == name;
+        self.wanted_policies(wanted, now).pop()
+    }
+
+    fn wanted_policies<const CLUSTER_WIDE: bool>(
+        &self,
+        wanted: impl Fn(&NetworkPolicyReference) -> bool,
+        now: Timestamp,
+    ) -> Vec<PolicyStats<CLUSTER_WIDE>> {
         let speaks = |entry: &&NodeEntry| {
             let current = entry.said.as_ref().is_some_and(|(at, _)| *at == entry.arrived);
             current && entry.silent_since(now).is_none()
@@ -227,7 +250,7 @@ impl Index {
             reporting: saturated(self.live(now).filter(speaks).count()),
             expected: saturated(self.nodes(now)),
         };
-        self.policies.served(namespace, &said_by(&self.nodes, now), counted)
+        self.policies.served(wanted, &said_by(&self.nodes, now), counted)
     }
 
     fn live(&self, now: Timestamp) -> impl Iterator<Item = &NodeEntry> {

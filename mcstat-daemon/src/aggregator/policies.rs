@@ -20,7 +20,7 @@ use crate::{
         stats::{self, Metadata},
         summary::NodeStatsSummary,
     },
-    ledger::verdict::{Kind, Model},
+    ledger::verdict::{Content, Kind, Object},
 };
 
 /// Which policy, whatever happens to its UID: see [`files::made_of`].
@@ -41,8 +41,14 @@ impl Existing {
     /// Those with rules for multicast; `None` while the source has not been read: that is not the same as none.
     #[must_use]
     pub fn of(objects: &PolicyObjects) -> Option<Self> {
-        let model: Model = objects.known.then(|| objects.objects.iter().cloned().collect())?;
-        let policies = model.policies().map(|(key, uid, _)| {
+        if !objects.known {
+            return None;
+        }
+        let policies = objects.objects.iter().filter(|object| match &object.content {
+            Content::Policy(policy) => !policy.rules.is_empty(),
+            _ => false,
+        });
+        let policies = policies.map(|Object { key, uid, .. }| {
             let policy = Policy {
                 cluster_wide: key.kind == Kind::ClusterNetworkPolicy,
                 reference: NetworkPolicyReference {
@@ -104,7 +110,7 @@ struct Sum {
     /// Publish time of the last change.
     version: i64,
     /// What each node counted, gone ones included.
-    nodes: BTreeMap<String, Share>,
+    nodes: BTreeMap<Arc<str>, Arc<Share>>,
 }
 
 /// What is served beside every sum.
@@ -186,7 +192,11 @@ impl Policies {
         let sum = Arc::make_mut(sum);
         sum.version = version;
         let uid = &reported.network_policy.uid;
-        let share = sum.nodes.entry(node.to_owned()).or_insert_with(|| Share::new(uid));
+        let share = sum
+            .nodes
+            .entry(node.into())
+            .or_insert_with(|| Arc::new(Share::new(uid)));
+        let share = Arc::make_mut(share);
         let made_again = !share.is_of(uid);
         if made_again {
             *share = Share::new(uid);
@@ -194,7 +204,7 @@ impl Policies {
         share.take(&reported.rule_traffic_stats);
         if made_again && known.is_none() {
             sum.nodes
-                .retain(|name, share| share.is_of(uid) || nodes.contains_key(name.as_str()));
+                .retain(|name, share| share.is_of(uid) || nodes.contains_key(&**name));
             (sum.policy.reference, sum.since) = (reported.network_policy.clone(), now);
         }
     }
@@ -207,18 +217,17 @@ impl Policies {
             .retain(|identity, sum| exists(existing.as_deref(), identity, nodes) || may_come_back(sum));
     }
 
-    /// The policies of this kind, in one namespace or in all, sorted by namespace and name.
+    /// The policies of this kind that are wanted, sorted by namespace and name.
     pub(super) fn served<const CLUSTER_WIDE: bool>(
         &self,
-        namespace: Option<&str>,
+        wanted: impl Fn(&NetworkPolicyReference) -> bool,
         nodes: &Nodes<'_>,
         counted: Counted,
     ) -> Vec<PolicyStats<CLUSTER_WIDE>> {
         let existing = self.existing.as_deref();
         let there = self.sums.iter().filter(|(identity, sum)| {
-            let reference = &sum.policy.reference;
             sum.policy.cluster_wide == CLUSTER_WIDE
-                && namespace.is_none_or(|wanted| reference.namespace == wanted)
+                && wanted(&sum.policy.reference)
                 && exists(existing, identity, nodes)
         });
         // Two of one name: nodes do not learn at once that a policy was made again. The one heard of last is it.
@@ -245,11 +254,12 @@ impl Sum {
     /// Made again by the own source, while nodes may still tell of the one before.
     fn begin_anew(&mut self, now: Timestamp) {
         self.since = now;
-        self.nodes.values_mut().for_each(|share| share.begin_anew(now));
+        let shares = self.nodes.values_mut();
+        shares.for_each(|share| Arc::make_mut(share).begin_anew(now));
     }
 
     fn served<const CLUSTER_WIDE: bool>(&self, counted: Counted) -> PolicyStats<CLUSTER_WIDE> {
-        let rules = share::sum(self.nodes.values());
+        let rules = share::sum(self.nodes.values().map(AsRef::as_ref));
         let start_time = rules.iter().map(|rule| rule.start_time).min();
         let mut would_drop = crate::api::policy::Denied::default();
         rules.iter().for_each(|rule| would_drop.add(rule.would_drop));

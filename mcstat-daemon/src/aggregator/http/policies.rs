@@ -56,7 +56,7 @@ async fn get_cluster_wide(
     headers: HeaderMap,
 ) -> Response {
     path(name)
-        .and_then(|name| one::<true>(&server, None, &name, query, &headers))
+        .and_then(|name| one::<true>(&server, "", &name, query, &headers))
         .unwrap_or_else(IntoResponse::into_response)
 }
 
@@ -67,7 +67,7 @@ async fn get_namespaced(
     headers: HeaderMap,
 ) -> Response {
     path(name)
-        .and_then(|(namespace, name)| one::<false>(&server, Some(&namespace), &name, query, &headers))
+        .and_then(|(namespace, name)| one::<false>(&server, &namespace, &name, query, &headers))
         .unwrap_or_else(IntoResponse::into_response)
 }
 
@@ -87,7 +87,7 @@ fn list<const CLUSTER_WIDE: bool>(
 
 fn one<const CLUSTER_WIDE: bool>(
     server: &Server,
-    namespace: Option<&str>,
+    namespace: &str,
     name: &str,
     query: Parameters,
     headers: &HeaderMap,
@@ -95,7 +95,6 @@ fn one<const CLUSTER_WIDE: bool>(
     let resource = PolicyStats::<CLUSTER_WIDE>::RESOURCE;
     let request = Request::read(&resource, query, headers)?;
     let (index, now) = (server.index.snapshot(), (server.clock)());
-    let mut policies = index.policies::<CLUSTER_WIDE>(namespace, now).into_iter();
-    let policy = policies.find(|policy| policy.metadata.name == name);
+    let policy = index.policy::<CLUSTER_WIDE>(namespace, name, now);
     Ok(request.one(&policy.ok_or_else(|| StatusObject::not_found(&resource, name))?, now))
 }

@@ -5,7 +5,7 @@
 //! apart, nor can those that differ in their ports alone: these are compared as a sum. Rules on IGMP reports have no flow.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
 };
 
@@ -26,8 +26,8 @@ struct Matched {
     by_port: bool,
     /// Addresses from and to, apart from each other, ascending.
     groups: Vec<(u32, u32)>,
-    /// The interfaces of its Pods, by port id.
-    ports: BTreeSet<u32>,
+    /// The interfaces of its Pods: port ids, ascending.
+    ports: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<
     let Some(metrics) = &account.switch.egress else {
         return counts;
     };
-    let interfaces = Interfaces::of(snapshot);
+    let interfaces = Interfaces::of(policy, snapshot);
     let mut together: BTreeMap<Matched, Together> = BTreeMap::new();
     for (place, rule) in policy.rules.iter().enumerate() {
         if let Some(matched) = interfaces.of_rule(policy, rule) {
@@ -84,19 +84,25 @@ pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<
 }
 
 /// The Pods' interfaces, by all that rules name them by.
-struct Interfaces<'a> {
+struct Interfaces {
     by_address: HashMap<Ipv4Addr, u32>,
     by_ofport: HashMap<u32, u32>,
-    by_pod: HashMap<(&'a str, &'a str), Vec<u32>>,
+    /// At the Pod's position in the reach.
+    by_position: Vec<Vec<u32>>,
 }
 
-impl<'a> Interfaces<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
+impl Interfaces {
+    fn of(policy: &PolicyReading, snapshot: &Snapshot) -> Self {
+        let pods = policy.reach.pods();
         let mut interfaces = Self {
             by_address: HashMap::new(),
             by_ofport: HashMap::new(),
-            by_pod: HashMap::new(),
+            by_position: vec![Vec::new(); pods.len()],
         };
+        let named = (0..)
+            .zip(pods)
+            .map(|(position, pod): (usize, _)| ((&*pod.namespace, &*pod.name), position));
+        let positions: HashMap<_, _> = named.collect();
         for reading in &snapshot.ports {
             let Some(port) = snapshot.switch_ports.get(&reading.id) else {
                 continue;
@@ -105,7 +111,10 @@ impl<'a> Interfaces<'a> {
             interfaces.by_address.extend(addresses);
             interfaces.by_ofport.insert(port.ofport, reading.id);
             let name = (reading.pod.namespace.as_str(), reading.pod.name.as_str());
-            interfaces.by_pod.entry(name).or_default().push(reading.id);
+            let position = positions.get(&name).copied();
+            if let Some(ids) = position.and_then(|position| interfaces.by_position.get_mut(position)) {
+                ids.push(reading.id);
+            }
         }
         interfaces
     }
@@ -116,7 +125,8 @@ impl<'a> Interfaces<'a> {
         let groups = merged(reach.data_blocks().flat_map(block));
         let ports = reach
             .pods()
-            .filter_map(|pod| self.by_pod.get(&(&*pod.namespace, &*pod.name)));
+            .iter()
+            .filter_map(|pod| self.by_position.get(*pod as usize));
         (!groups.is_empty()).then(|| Matched {
             verdict: match rule.row.action {
                 Action::Allow => Verdict::Allow,
@@ -124,7 +134,7 @@ impl<'a> Interfaces<'a> {
             },
             by_port: reach.by_port(),
             groups,
-            ports: ports.flatten().copied().collect(),
+            ports: ascending(ports.flatten().copied().collect()),
         })
     }
 
@@ -147,14 +157,20 @@ impl<'a> Interfaces<'a> {
     }
 
     /// `None` when one of them is not known.
-    fn senders(&self, rule: &switch::Rule) -> Option<BTreeSet<u32>> {
+    fn senders(&self, rule: &switch::Rule) -> Option<Vec<u32>> {
         let by_address = rule.sources.iter().map(|source| {
             let one = source.bits == 32;
             one.then(|| self.by_address.get(&source.address)).flatten().copied()
         });
         let by_ofport = rule.ofports.iter().map(|ofport| self.by_ofport.get(ofport).copied());
-        by_address.chain(by_ofport).collect()
+        by_address.chain(by_ofport).collect::<Option<_>>().map(ascending)
     }
+}
+
+fn ascending(mut ports: Vec<u32>) -> Vec<u32> {
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 /// First and last address of a prefix.

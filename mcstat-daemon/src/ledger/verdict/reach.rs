@@ -21,7 +21,6 @@ pub struct Reach {
 /// One rule.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleReach<'a> {
-    names: &'a [PodName],
     content: &'a Content,
     pods: &'a [u32],
 }
@@ -31,11 +30,13 @@ impl Reach {
     #[must_use]
     pub fn of(&self, rule: &RuleId) -> Option<RuleReach<'_>> {
         let (content, pods) = self.rules.get(rule)?;
-        Some(RuleReach {
-            names: &self.pods,
-            content,
-            pods,
-        })
+        Some(RuleReach { content, pods })
+    }
+
+    /// The node's Pods; rules say their positions here.
+    #[must_use]
+    pub fn pods(&self) -> &[PodName] {
+        &self.pods
     }
 }
 
@@ -52,8 +53,9 @@ impl<'a> RuleReach<'a> {
         self.content.ports != Ports::Any
     }
 
-    /// The Pods that it is for.
-    pub fn pods(self) -> impl Iterator<Item = &'a PodName> {
-        self.pods.iter().filter_map(|pod| self.names.get(*pod as usize))
+    /// The Pods that it is for: positions in [`Reach::pods`].
+    #[must_use]
+    pub fn pods(self) -> &'a [u32] {
+        self.pods
     }
 }
