@@ -210,6 +210,7 @@ fn a_denial_is_a_drop_only_while_somebody_enforces_it() {
         lab.enforce(Enforced {
             data: true,
             reports: false,
+            sources: false,
         });
         lab.send(&denied, 5);
         lab.send(&report, 5);

@@ -6,6 +6,7 @@
 //! `tests/scenarios/README` says how a step is written, IGMP and MLD messages included.
 
 mod scenarios_support;
+mod scenarios_tally;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +22,7 @@ use mcstat::{
     },
 };
 use scenarios_support::policy::{Counted, Policies};
+use scenarios_tally::Tally;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -67,9 +69,11 @@ fn replay(scenario: &Path, failures: &mut Vec<String>) {
     );
 
     let mut ledger = Ledger::new(node());
-    let mut held = Held::default();
+    let (mut held, mut tally) = (Held::default(), Tally::default());
     for (step, input) in &steps {
         let snapshot = held.snapshot(input);
+        let wrong = tally.check(&snapshot).into_iter();
+        failures.extend(wrong.map(|wrong| format!("{}: {wrong}", input.display())));
         let summary = ledger.tick(&snapshot);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is JSON") + "\n";
         let again: NodeStatsSummary = serde_json::from_str(&text).expect("a summary can be read again");

@@ -55,10 +55,9 @@ impl<'a> Judge<'a> {
         let Some(policy) = self.policy else {
             return Decider::Nobody;
         };
-        if policy.tables.asks_for_ports(self.pod, SPACE_DATA, group) {
+        let Some(verdict) = policy.tables.judge_all(self.pod, SPACE_DATA, group) else {
             return Decider::ByPort;
-        }
-        let verdict = policy.tables.judge(self.pod, SPACE_DATA, group, Transport::Other);
+        };
         let rule = verdict.rule.and_then(|slot| self.rule(slot));
         rule.map_or(Decider::Nobody, Decider::Rule)
     }

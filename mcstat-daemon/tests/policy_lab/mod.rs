@@ -27,6 +27,7 @@ pub const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const ENFORCED: Enforced = Enforced {
     data: true,
     reports: true,
+    sources: false,
 };
 
 /// The maps, and what compiles into them. Programs run by BPF_PROG_TEST_RUN: all packets are of the Pod on `lo`.

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, net::Ipv4Addr};
 
 use mcstat_common::policy::{
-    DECISION_DROP, PolicyKey, PolicyValue, PortList, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, decide,
+    DECISION_DROP, PolicyKey, PolicyValue, PortList, SCOPE_BITS, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, decide,
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub struct Verdict {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     trie: HashMap<PolicyKey, PolicyValue>,
+    /// Bit n: there are prefixes of n bits, by the scope of their keys. A look-up need not try the others.
+    lengths: HashMap<u32, u64>,
     lists: HashMap<u16, PortList>,
     pods: HashMap<PodName, (u16, u8)>,
 }
@@ -53,8 +55,10 @@ impl Tables {
     /// First step: what is new stands beside the old, and no Pod uses it.
     pub fn insert(&mut self, change: &Change) {
         self.lists.extend(change.lists.iter().copied());
-        self.trie
-            .extend(change.sets.iter().flat_map(|set| set.entries.iter().copied()));
+        for (key, value) in change.sets.iter().flat_map(|set| set.entries.iter().copied()) {
+            *self.lengths.entry(key.scope).or_default() |= 1 << (key.prefix_length - SCOPE_BITS);
+            self.trie.insert(key, value);
+        }
     }
 
     /// Second step: Pods get their sets.
@@ -71,6 +75,8 @@ impl Tables {
     pub fn delete(&mut self, retired: &Retired) {
         for (key, _) in retired.sets.iter().flat_map(|set| &set.entries) {
             self.trie.remove(key);
+            // A set goes whole.
+            self.lengths.remove(&key.scope);
         }
         for list in &retired.lists {
             self.lists.remove(list);
@@ -95,10 +101,11 @@ impl Tables {
         self.pods.contains_key(pod)
     }
 
-    /// Whether the verdict on a Pod's packets to this address rests on their UDP port, too.
+    /// The verdict on all of a Pod's packets to this address; `None`: it rests on their UDP port.
     #[must_use]
-    pub fn asks_for_ports(&self, pod: &PodName, space: u8, address: Ipv4Addr) -> bool {
-        self.value(pod, space, address).list != 0
+    pub fn judge_all(&self, pod: &PodName, space: u8, address: Ipv4Addr) -> Option<Verdict> {
+        let value = self.value(pod, space, address);
+        (value.list == 0).then(|| Verdict::from(value.decision))
     }
 
     /// How many entries the trie has.
@@ -118,7 +125,9 @@ impl Tables {
     }
 
     fn longest(&self, set: u16, space: u8, address: Ipv4Addr) -> Option<PolicyValue> {
-        (0..=32_u32).rev().find_map(|length| {
+        let lengths = *self.lengths.get(&PolicyKey::new(set, space, 0, 0).scope)?;
+        let mut there = (0..=32_u32).rev().filter(|length| lengths & (1 << length) != 0);
+        there.find_map(|length| {
             let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
             let prefix = (u32::from(address) & mask).to_be();
             self.trie.get(&PolicyKey::new(set, space, prefix, length)).copied()
