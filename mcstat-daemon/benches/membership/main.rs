@@ -212,7 +212,9 @@ fn policy(snapshot: &Snapshot) -> PolicyReading {
         enforced: Enforced {
             data: true,
             reports: true,
+            sources: true,
         },
+        ..PolicyReading::default()
     }
 }
 
