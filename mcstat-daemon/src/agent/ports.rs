@@ -73,6 +73,8 @@ pub(super) struct Ports {
     max_ports: u32,
     channels: Channels,
     attached: BTreeSet<u32>,
+    /// Whose programs were found off and are not back yet.
+    off: BTreeSet<u32>,
     complaints: BTreeMap<String, String>,
     /// What the last round could not count.
     refused: Vec<UncountedPort>,
@@ -102,6 +104,7 @@ impl Ports {
             max_ports,
             channels,
             attached: BTreeSet::new(),
+            off: BTreeSet::new(),
             complaints: BTreeMap::new(),
             refused: Vec::new(),
             behind: BTreeMap::new(),
@@ -225,6 +228,7 @@ impl Ports {
                 "somebody took mcstat's programs off; packets passed uncounted; putting them back"
             );
             self.attached.remove(&entry.port.id);
+            self.off.insert(entry.port.id);
             self.unfinished = true;
             self.tell_detached(entry.port.id);
         }
@@ -306,6 +310,7 @@ impl Ports {
         })?;
         table::leave(&self.maps, entry);
         self.attached.remove(&entry.port.id);
+        self.off.remove(&entry.port.id);
         self.behind.remove(&entry.port.id);
         self.channels.detached.send_modify(|detached| {
             detached.remove(&entry.port.id);
@@ -355,12 +360,17 @@ impl Ports {
         // Of an earlier run of the agent: the programs are replaced, the counters go on.
         let taken_over = self.programs.attach(&entry).or_else(|_| {
             // A dead link: the interface went and came back under the same number.
+            self.off.insert(entry.port.id);
             self.tell_detached(entry.port.id);
             self.programs.detach(&entry);
             self.programs.attach(&entry)
         });
         taken_over.map_err(|error| refusal(wanted, "AttachFailed", &error.to_string()))?;
         self.attached.insert(entry.port.id);
+        if self.off.remove(&entry.port.id) {
+            // Until now packets passed uncounted.
+            self.tell_detached(entry.port.id);
+        }
         Ok(())
     }
 

@@ -76,6 +76,22 @@ impl Node {
         self.running = Some(child);
     }
 
+    /// SIGSTOP: it does nothing until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.running.as_ref().expect("an agent runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+        assert!(sent.success(), "kill -{name}");
+    }
+
     /// SIGKILL, and the end awaited.
     pub fn kill(&mut self) {
         let mut child = self.running.take().expect("an agent runs");

@@ -1,10 +1,11 @@
 //! `cargo xtask demo`: mcstat on real multicast, end to end, with every number checked.
 //!
-//! A node with four Pods and a querier, one agent, one aggregator; senders and kernel receivers; then the tables of Pods
-//! and groups by kubectl, one Pod as JSON, the same numbers by bpftool, and ✓ or ✗ for each number, each group's members
-//! and each STATUS that the traffic implies. It succeeds only if all hold.
+//! A node with four Pods and a querier, a policy, one agent, one aggregator; senders and kernel receivers; then the tables of
+//! Pods, groups and policies by kubectl, one Pod as JSON, the same numbers by bpftool, and ✓ or ✗ for each number, each
+//! group's members, each rule and each STATUS that the traffic implies. It succeeds only if all hold.
 
 mod check;
+mod denied;
 mod maps;
 mod node;
 mod plan;
@@ -46,13 +47,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let receivers = traffic(&bed)?;
     let expected = plan::expected();
     let limit = Duration::from_secs(15);
-    let pods = |list: &Value| [check::check(&expected, list), check::check_statuses(list)].concat();
+    let pods = |list: &Value| {
+        let lines = [
+            check::check(&expected, list),
+            denied::check(list),
+            check::check_statuses(list),
+        ];
+        lines.concat()
+    };
     let list = node.wait_for("podmulticaststats -A", limit, |list| hold(&pods(list)))?;
     let groups = node.wait_for("multicastgroups", limit, |list| hold(&check::check_groups(list)))?;
+    let policies = node.wait_for("antreanetworkpolicystats -A", limit, |list| {
+        hold(&denied::check_rules(list))
+    })?;
     let wrong_maps = show(&bed, &node, &expected)?;
     // They were members until here.
     received(receivers)?;
-    let lines = [pods(&list), check::check_groups(&groups)].concat();
+    let lines = [
+        pods(&list),
+        check::check_groups(&groups),
+        denied::check_rules(&policies),
+    ]
+    .concat();
     let wrong = wrong_maps + verdict(&lines);
     println!(
         "\n{} facts, {wrong} wrong, {:.1} s",
@@ -100,6 +116,7 @@ fn bed() -> Result<Bed> {
     for stream in &STREAMS {
         bed.forward(stream.group, stream.members)?;
     }
+    denied::install(&bed)?;
     Ok(bed)
 }
 
@@ -107,11 +124,16 @@ fn step(what: &str) {
     println!("\n== {what}");
 }
 
+/// Those that pass, and the one that is denied.
+fn streams() -> impl Iterator<Item = &'static Stream> {
+    STREAMS.iter().chain(std::iter::once(&denied::DENIED))
+}
+
 /// Runs all streams at once. The receivers, by name of their Pods, are still members when this returns.
 fn traffic(bed: &Bed) -> Result<Vec<(&'static str, Receiver)>> {
     step("two seconds of multicast");
     let receivers = PODS.iter().filter_map(|(_, name)| {
-        let joined = STREAMS.iter().filter(|stream| stream.members.contains(name));
+        let joined = streams().filter(|stream| stream.members.contains(name));
         let groups: Vec<_> = joined.map(|stream| stream.group).collect();
         (!groups.is_empty()).then_some((*name, groups))
     });
@@ -122,8 +144,8 @@ fn traffic(bed: &Bed) -> Result<Vec<(&'static str, Receiver)>> {
         let sender = bed.pod(stream.sender)?;
         Ok(sender.send(stream.group, stream.packets, stream.pps, stream.size))
     };
-    let senders: Vec<_> = STREAMS.iter().map(send).collect::<Result<_>>()?;
-    for (stream, sender) in STREAMS.iter().zip(senders) {
+    let senders: Vec<_> = streams().map(send).collect::<Result<_>>()?;
+    for (stream, sender) in streams().zip(senders) {
         let sent = sender.wait()?;
         println!(
             "{:<7} sent {sent:>4} to {:<12} members: {}",
@@ -156,10 +178,15 @@ fn received(receivers: Vec<(&'static str, Receiver)>) -> Result<()> {
 
 /// What a user sees. Returns how many numbers are wrong in the kernel's maps.
 fn show(bed: &Bed, node: &Node, expected: &[plan::Expected]) -> Result<usize> {
-    step(&format!("{} get podmulticaststats -A", node.client_name()));
-    print!("{}", node.client("get podmulticaststats -A")?);
-    step(&format!("{} get multicastgroups -o wide", node.client_name()));
-    print!("{}", node.client("get multicastgroups -o wide")?);
+    for words in [
+        "podmulticaststats -A",
+        "podmulticaststats -A -o wide",
+        "multicastgroups -o wide",
+        "antreanetworkpolicystats -A",
+    ] {
+        step(&format!("{} get {words}", node.client_name()));
+        print!("{}", node.client(&format!("get {words}"))?);
+    }
     step(&format!(
         "{} get podmulticaststats -n mkt rec-0 -o json (its groups)",
         node.client_name()

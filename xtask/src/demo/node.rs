@@ -11,6 +11,7 @@ use std::{
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::denied;
 use crate::{
     bed::{Bed, ovs::BRIDGE, process::Daemon, signal},
     command::{command, target_dir},
@@ -34,7 +35,8 @@ impl<'bed> Node<'bed> {
     pub(super) fn start(bed: &'bed Bed) -> Result<Self> {
         let mcstat = target_dir().join("release/mcstat");
         let mut aggregator = command(&mcstat);
-        aggregator.args(["aggregator", "--listen", LISTEN, "--insecure-http"]);
+        aggregator.args(["aggregator", "--listen", LISTEN, "--insecure-http", "--policy-files"]);
+        aggregator.arg(denied::directory(bed));
         let mut aggregator = Daemon::start(
             "mcstat aggregator",
             &bed.node,
@@ -156,6 +158,7 @@ fn configuration(bed: &Bed) -> String {
         "source": {"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}},
         "bpffs": bed.bpffs(),
         "socket": socket(bed),
+        "policy": {"files": denied::directory(bed)},
         "publish": {"targets": [format!("http://{LISTEN}")], "interval": "1s"},
     });
     format!("{configuration:#}\n")

@@ -111,7 +111,7 @@ pub(super) fn expected() -> Vec<Expected> {
 }
 
 impl Stream {
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let headers = if self.group.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
         self.packets * (u64::from(self.size) + headers)
     }

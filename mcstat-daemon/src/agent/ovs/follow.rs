@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
-use super::{Ovs, OvsError, Reading, queue, snooping};
+use super::{Ovs, OvsError, Reading, is_counter, queue, snooping};
 use crate::{
     agent::bpf,
     ledger::{
@@ -122,13 +122,15 @@ impl Queues {
     }
 }
 
-/// Flows that stand where metrics stand and are none that is known: another release of Antrea may count otherwise.
+/// Flows in the tables of counters that are none that is known: another release of Antrea may count otherwise. Tables of
+/// rules hold others in every release.
 #[derive(Debug, Default)]
 struct NotUnderstood(BTreeMap<Table, u32>);
 
 impl NotUnderstood {
     fn tell(&mut self, bridge: &str, unknown: &BTreeMap<Table, u32>) {
-        for (table, flows) in unknown.iter().filter(|(table, flows)| self.0.get(table) != Some(flows)) {
+        let counters = unknown.iter().filter(|(table, _)| is_counter(**table));
+        for (table, flows) in counters.filter(|(table, flows)| self.0.get(table) != Some(flows)) {
             warn!(
                 bridge,
                 table = table.name(),
