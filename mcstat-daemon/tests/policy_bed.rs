@@ -459,6 +459,41 @@ fn what_was_enforced_last_holds_while_the_switch_is_away() {
     dropped(&agent, "fifty", 50);
 }
 
+/// What is not judged as it is written is told with every Pod of the node, and goes when it is mended.
+#[test]
+fn what_is_not_judged_as_written_is_told() {
+    let bed = Bed::up(&[("e2e", SENDER)]).unwrap();
+    let unknown_tier = policy(
+        "late",
+        SENDER,
+        &format!("tier: none-such, {}", data_rules(ALLOWED, DENIED)),
+    );
+    let agent = Agent::start(&bed, &(pod(SENDER) + &unknown_tier));
+    let message = || {
+        let pod = agent.pod(SENDER)?;
+        let conditions = pod["status"]["conditions"].as_array()?;
+        let known = conditions.iter().find(|condition| condition["type"] == "PolicyKnown")?;
+        // Absent where there is nothing to say.
+        Some(known["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let left_out = "no rule for multicast applies to the Pod; NetworkPolicy e2e/late: tier none-such does not exist; the policy \
+                    is not judged";
+    assert_eq!(message().as_deref(), Some(left_out));
+    let tier =
+        "{apiVersion: crd.antrea.io/v1beta1, kind: Tier, metadata: {name: none-such}, spec: {priority: 5}}\n---\n";
+    agent.replace(&(pod(SENDER) + tier + &unknown_tier));
+    agent.holds("the tier is there", message, &Some(String::new()));
+    // A document that cannot be used leaves what the file said before.
+    agent.replace("{apiVersion: crd.antrea.io/v1beta1, kind: Tier, metadata: {name: x}, spec: {}}");
+    let file = agent.policies.path().join("policies.yaml");
+    let bad = format!(
+        "{}, document 1, line 1: spec: missing field `priority`; the file's last good state holds",
+        file.display()
+    );
+    agent.holds("the bad document is named", message, &Some(bad));
+    assert_eq!(agent.condition(SENDER, "PolicyKnown").as_deref(), Some("True Enforced"));
+}
+
 /// A Pod that comes is compiled before its veth is attached: no packet of it is counted unjudged.
 #[test]
 fn a_new_pod_is_judged_from_its_first_packet_on() {

@@ -27,7 +27,7 @@ use super::{
         policy::{self, PolicyError},
     },
     pods::PodPorts,
-    policy::{PolicyObjects, complain},
+    policy::{Failure, PolicyObjects, complain},
 };
 use crate::ledger::{
     snapshot::{KnownPolicy, RuleReading},
@@ -101,6 +101,8 @@ struct Wanted {
     model: Option<Model>,
     /// Whether there is a policy source.
     known: bool,
+    /// What the source could not take over, as sentences; it has logged them.
+    failures: Vec<String>,
     /// Sorted, each once; `None` until a source of Pods was connected.
     pods: Option<Vec<PodName>>,
 }
@@ -125,6 +127,7 @@ impl Wanted {
 
     fn take_objects(&mut self, objects: &PolicyObjects) {
         self.known = objects.known;
+        self.failures = objects.failures.iter().map(Failure::to_string).collect();
         let objects = objects.objects.iter().filter(|_| objects.known);
         self.model = Some(objects.cloned().collect());
     }
@@ -211,7 +214,7 @@ impl Judge {
             tables: Arc::new(self.tables.clone()),
             policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
             reach: Arc::new(self.compiler.reach()),
-            problems: self.complaints.as_slice().into(),
+            problems: wanted.failures.iter().chain(&self.complaints).cloned().collect(),
         }));
         true
     }
@@ -265,4 +268,57 @@ pub(super) fn clear(maps: &Maps) -> Result<(), JudgeError> {
     let change = Compiler::adopting(policy::limits(maps), stored).compile(&Model::default(), &[])?;
     policy::apply(maps, &change, now())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{agent::pods::PodPort, ledger::snapshot::PodRef};
+
+    fn port(name: &str, interface: &str) -> PodPort {
+        PodPort {
+            pod: PodRef {
+                namespace: "mkt".to_owned(),
+                name: name.to_owned(),
+                sandbox: format!("sandbox-{name}"),
+            },
+            interface: interface.to_owned(),
+            host_interface: String::new(),
+            ifindex: 1,
+            addresses: Vec::new(),
+            ofport: None,
+            netns: None,
+        }
+    }
+
+    fn list(connected: bool, ports: &[(&str, &str)]) -> PodPorts {
+        PodPorts {
+            ports: ports.iter().map(|(name, interface)| port(name, interface)).collect(),
+            uncounted: Vec::new(),
+            connected,
+        }
+    }
+
+    /// The first change retires the rules that are for no Pod: it must not be made for a list that nobody has read.
+    #[test]
+    fn pods_are_known_once_their_source_was_connected() {
+        let mut wanted = Wanted::default();
+        assert!(!wanted.take_pods(&list(false, &[])));
+        assert_eq!(wanted.pods, None);
+        assert!(
+            wanted.take_pods(&list(true, &[])),
+            "now it is known that there are none"
+        );
+        assert!(wanted.take_pods(&list(true, &[("b", "eth0"), ("a", "eth0"), ("a", "eth1")])));
+        let names = ["a", "b"].map(|name| PodName::new("mkt", name));
+        assert_eq!(wanted.pods.as_deref(), Some(&names[..]), "once each, whatever it has");
+        assert!(
+            !wanted.take_pods(&list(true, &[("a", "eth1"), ("b", "eth0")])),
+            "the same Pods"
+        );
+        assert!(
+            !wanted.take_pods(&list(false, &[("a", "eth0"), ("b", "eth0")])),
+            "away: the last list"
+        );
+    }
 }
