@@ -91,7 +91,7 @@ fn hits(scale: Scale) {
     }
 }
 
-/// One rule that allows so many groups, none of them one that is reported.
+/// One rule that allows so many groups; those that are reported lie between them.
 fn many_groups(count: u32) -> Object {
     let group = |n: u32| Ipv4Addr::from(0xe600_0000 + 7 * n).to_string();
     let messages: Vec<_> = (0..count)
@@ -131,8 +131,12 @@ fn reports(scale: Scale) {
             lab.set(objects);
         }
         let programs = [empty.program("bench_empty"), lab.program()];
-        let records: Vec<_> = (0..RECORDS).map(|n| Record::join(group(n as u8))).collect();
-        let frames = [short(0x16, group(1)), v3(&records[..1]), v3(&records)];
+        let reported = |n: u32| {
+            let beside = u64::from(n) * u64::from(prefixes.unwrap_or(0)) / RECORDS as u64;
+            Ipv4Addr::from(0xe600_0003 + 7 * beside as u32)
+        };
+        let records: Vec<_> = (0..RECORDS as u32).map(|n| Record::join(reported(n))).collect();
+        let frames = [short(0x16, reported(1)), v3(&records[..1]), v3(&records)];
         let series: Vec<Vec<Series>> = frames
             .iter()
             .map(|frame| {
