@@ -224,7 +224,12 @@ mod programs {
         };
         if let Some(value) = look_up(&BARE, &key) {
             // SAFETY: this CPU's own map value.
-            count(skb, unsafe { &raw mut (*value).counter }, datagram, Verdict::Allow);
+            count(
+                skb,
+                unsafe { &raw mut (*value).counter },
+                datagram,
+                Verdict::Allow as u8,
+            );
         }
     }
 

@@ -1,8 +1,11 @@
 //! What policies cost: a packet that hits a slot, by what decides it; a report, by its records and by how full the trie is.
 
-use std::net::Ipv4Addr;
+use std::{cell::Cell, collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
-use mcstat::ledger::verdict::{Kind, Object, Transport};
+use mcstat::{
+    agent::bpf::{now, policy, rcu},
+    ledger::verdict::{Action, Content, Kind, Model, Object, ObjectKey, Pod, PodName, Transport},
+};
 use serde_json::json;
 
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
         policy_of,
     },
     stats::{Series, interleave, last_cpu},
-    support::{self, Bpffs, in_netns},
+    support::{self, Bpffs, Random, in_netns},
 };
 
 /// Records of the long report.
@@ -26,6 +29,7 @@ pub(crate) fn run(scale: Scale) {
         support::pin_to(last_cpu());
         hits(scale);
         reports(scale);
+        in_force();
     });
 }
 
@@ -87,7 +91,7 @@ fn hits(scale: Scale) {
     }
 }
 
-/// One rule that allows so many groups, none of them one that is reported.
+/// One rule that allows so many groups; those that are reported lie between them.
 fn many_groups(count: u32) -> Object {
     let group = |n: u32| Ipv4Addr::from(0xe600_0000 + 7 * n).to_string();
     let messages: Vec<_> = (0..count)
@@ -96,7 +100,7 @@ fn many_groups(count: u32) -> Object {
     let document = json!({
         "apiVersion": "crd.antrea.io/v1beta1", "kind": "ClusterNetworkPolicy",
         "metadata": {"name": "many", "uid": "many"},
-        "spec": {"priority": 6, "appliedTo": [{"podSelector": {}}],
+        "spec": {"priority": 4, "appliedTo": [{"podSelector": {}}],
                  "egress": [{"name": "many", "action": "Allow", "protocols": messages}]},
     });
     Object::read(Kind::ClusterNetworkPolicy, document).unwrap()
@@ -127,8 +131,12 @@ fn reports(scale: Scale) {
             lab.set(objects);
         }
         let programs = [empty.program("bench_empty"), lab.program()];
-        let records: Vec<_> = (0..RECORDS).map(|n| Record::join(group(n as u8))).collect();
-        let frames = [short(0x16, group(1)), v3(&records[..1]), v3(&records)];
+        let reported = |n: u32| {
+            let beside = u64::from(n) * u64::from(prefixes.unwrap_or(0)) / RECORDS as u64;
+            Ipv4Addr::from(0xe600_0003 + 7 * beside as u32)
+        };
+        let records: Vec<_> = (0..RECORDS as u32).map(|n| Record::join(reported(n))).collect();
+        let frames = [short(0x16, reported(1)), v3(&records[..1]), v3(&records)];
         let series: Vec<Vec<Series>> = frames
             .iter()
             .map(|frame| {
@@ -150,4 +158,105 @@ fn reports(scale: Scale) {
             assert_eq!((lab.rule("any").records, lab.rule("any").messages), (records, 3 * sent));
         }
     }
+}
+
+const RULES: u32 = 1_000;
+const PODS: u64 = 500;
+const EACH: u64 = 100;
+
+/// Each rule is for 100 of 500 Pods of its own choice, so that no two Pods have the same rules.
+fn many_pods() -> Vec<Object> {
+    let mut random = Random(1);
+    let mut labels = vec![BTreeMap::new(); PODS as usize];
+    for rule in 0..RULES {
+        let mut left = EACH;
+        for (pod, labels) in labels.iter_mut().enumerate() {
+            if random.below(PODS - pod as u64) < left {
+                left -= 1;
+                labels.insert(format!("in-{rule}"), "yes".to_owned());
+            }
+        }
+    }
+    let pod = |(number, labels)| Object {
+        key: ObjectKey {
+            kind: Kind::Pod,
+            namespace: "mkt".into(),
+            name: format!("pod-{number}").into(),
+        },
+        uid: "".into(),
+        content: Content::Pod(
+            Pod {
+                labels,
+                service_account: String::new(),
+            }
+            .into(),
+        ),
+    };
+    labels.into_iter().enumerate().map(pod).collect()
+}
+
+fn one_of_many(number: u32, action: Action) -> Object {
+    let document = json!({
+        "apiVersion": "crd.antrea.io/v1beta1", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": format!("p{number}"), "uid": format!("p{number}")},
+        "spec": {"priority": 5, "appliedTo": [{"podSelector": {"matchLabels": {format!("in-{number}"): "yes"}}}],
+                 "egress": [{"name": "r", "action": format!("{action:?}"),
+                             "to": [{"ipBlock": {"cidr": format!("225.{}.{}.0/24", number / 256, number % 256)}}]}]},
+    });
+    Object::read(Kind::ClusterNetworkPolicy, document).unwrap()
+}
+
+/// From objects to the moment when the last Pod has its new set, and until what is old is gone.
+fn in_force() {
+    let bpffs = Bpffs::new();
+    let mut lab = Lab::new(&bpffs.options());
+    lab.pods = (0..PODS)
+        .map(|pod| PodName::new("mkt", &format!("pod-{pod}")))
+        .collect();
+    let mut objects = many_pods();
+    objects.extend((0..RULES).map(|number| one_of_many(number, Action::Drop)));
+    println!("\n## {RULES} rules, each for {EACH} of {PODS} Pods (ms)\n");
+    println!("| change | prefixes written | compiled | **in force** | old sets gone |");
+    println!("|---|---:|---:|---:|---:|");
+    for (name, change) in [
+        ("all", None),
+        ("one rule", Some(500)),
+        ("one rule back", Some(500)),
+        ("all gone", None),
+    ] {
+        match (name, change) {
+            ("one rule", Some(number)) => objects.push(one_of_many(number, Action::Allow)),
+            ("one rule back", Some(_)) => drop(objects.pop()),
+            ("all gone", _) => objects.clear(),
+            _ => {}
+        }
+        let start = Instant::now();
+        // Of two objects of one name the last counts.
+        let model: Model = objects.iter().cloned().collect();
+        let mut change = lab.compiler.compile(&model, &lab.pods).unwrap();
+        let compiled = start.elapsed();
+        assert_eq!(change.problems, []);
+        let flipped = Cell::new(compiled);
+        policy::apply_with(&lab.kernel.maps, &change, now(), || {
+            flipped.set(start.elapsed());
+            rcu::wait()
+        })
+        .unwrap();
+        let applied = start.elapsed();
+        let flipped = if flipped.get() == compiled {
+            applied
+        } else {
+            flipped.get()
+        };
+        let written: usize = change.sets.iter().map(|set| set.entries.len()).sum();
+        lab.compiler.release(std::mem::take(&mut change.retired));
+        println!(
+            "| {name} | {written} | {:.1} | **{:.1}** | {:.1} |",
+            compiled.as_secs_f64() * 1e3,
+            flipped.as_secs_f64() * 1e3,
+            applied.as_secs_f64() * 1e3
+        );
+    }
+    let stored = policy::stored(&lab.kernel.maps).unwrap();
+    assert_eq!((stored.sets.len(), stored.rules.len()), (0, 0));
 }
