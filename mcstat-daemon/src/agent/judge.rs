@@ -295,6 +295,7 @@ mod tests {
         PodPorts {
             ports: ports.iter().map(|(name, interface)| port(name, interface)).collect(),
             uncounted: Vec::new(),
+            userspace: false,
             connected,
         }
     }

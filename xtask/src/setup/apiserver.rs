@@ -3,10 +3,16 @@
 //! It is wanted, not needed: without it only the tests that ask a Kubernetes API fail. Some four minutes on two cores, once
 //! for each `go.sum`; Go's build cache for it (3 GB) is thrown away.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
+use super::apt::{self, Package};
 use crate::{
     build_ebpf::tools_dir,
     command::{command, find, output, run, workspace},
@@ -48,13 +54,71 @@ pub(super) fn ensure() {
     }
 }
 
-fn build() -> Result<()> {
-    // Debian has it outside of PATH, and so has the archive of go.dev.
-    let go = find("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.is_file()));
-    let Some(go) = go else {
-        bail!("it is built with Go 1.26 or newer: install that");
+/// The oldest Go that builds it, as in `xtask/kube/go.mod`.
+const GO: (u32, u32) = (1, 26);
+
+/// Any Go: Debian 12's is too old to build, and can fetch the one that does.
+fn packages() -> Vec<Package> {
+    let package = Package {
+        name: "golang-go",
+        why: "fetches the Go that builds kube-apiserver",
     };
+    if any_go().is_none() { vec![package] } else { Vec::new() }
+}
+
+/// In PATH, or where the archive of go.dev is usually unpacked.
+fn any_go() -> Option<PathBuf> {
+    find("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.is_file()))
+}
+
+/// Whether `go version` tells of [`GO`] or newer.
+pub(super) fn is_new_enough(told: &str) -> bool {
+    let version = told.split_whitespace().find_map(|word| word.strip_prefix("go1."));
+    let minor = version.and_then(|version| version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+    minor.is_some_and(|minor: u32| (1, minor) >= GO)
+}
+
+/// A Go that is new enough. Toolchains are modules, so that an old Go can fetch a new one; it only leaves the programs without
+/// their executable bits.
+fn compiler(scratch: &Path) -> Result<PathBuf> {
+    apt::ensure(packages)?;
+    let any = any_go().context("there is no Go")?;
+    let told = output(command(&any).env("GOTOOLCHAIN", "local").arg("version"))?;
+    if is_new_enough(&told) {
+        return Ok(any);
+    }
+    let arch = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
+    let module = format!("golang.org/toolchain@v0.0.1-go{}.{}.0.linux-{arch}", GO.0, GO.1);
+    println!("setup: {module} ({} cannot build it)", told.trim());
+    fs::create_dir_all(scratch)?;
+    fs::write(scratch.join("go.mod"), "module toolchain\n")?;
+    let mut download = command(any);
+    download
+        .current_dir(scratch)
+        .env("GOMODCACHE", tools_dir().join("go"))
+        .env("GOFLAGS", "-modcacherw")
+        .args(["mod", "download", "-json", &module]);
+    let told: Value = serde_json::from_str(&output(&mut download)?)?;
+    let root = PathBuf::from(
+        told["Dir"]
+            .as_str()
+            .context("go does not say where it put the toolchain")?,
+    );
+    for programs in ["bin".to_owned(), format!("pkg/tool/linux_{arch}")] {
+        for program in fs::read_dir(root.join(&programs)).with_context(|| format!("{module} has no {programs}"))? {
+            fs::set_permissions(program?.path(), fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(root.join("bin/go"))
+}
+
+fn build() -> Result<()> {
     let scratch = tools_dir().join("kube-apiserver-build");
+    let go = compiler(&scratch)?;
     let variable = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
     let (major, minor) = VERSION.split_once('.').context("a version has a dot")?;
     let minor = minor.split('.').next().unwrap_or(minor);
@@ -70,6 +134,7 @@ fn build() -> Result<()> {
     install
         .current_dir(workspace().join("xtask/kube"))
         .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
         .env("GOBIN", &scratch)
         .env("GOCACHE", scratch.join("cache"))
         .args(["install", "-trimpath", "-ldflags", &flags.join(" "), PACKAGE]);

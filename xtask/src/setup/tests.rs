@@ -92,6 +92,20 @@ fn only_debian_12_and_newer_is_debian() {
 }
 
 #[test]
+fn an_old_go_is_told_from_a_new_one() {
+    for (told, enough) in [
+        ("go version go1.19.8 linux/amd64", false),
+        ("go version go1.25.9 linux/amd64", false),
+        ("go version go1.26.0 linux/amd64", true),
+        ("go version go1.26rc1 linux/amd64", true),
+        ("go version go1.30 linux/arm64", true),
+        ("go: not found", false),
+    ] {
+        assert_eq!(apiserver::is_new_enough(told), enough, "{told}");
+    }
+}
+
+#[test]
 fn the_kube_apiserver_is_of_the_version_that_go_mod_pins() {
     let pinned = include_str!("../../kube/go.mod");
     let line = format!("k8s.io/kubernetes v{}", apiserver::VERSION);
