@@ -359,6 +359,14 @@ fn a3_data_reports_and_queries_together() {
     );
     let names = |policy| agent.rules(policy).map(|rules| rules.into_keys().collect::<Vec<_>>());
     assert_eq!(names("anp3-mixed"), Some(vec!["allow-igmp-query".to_owned()]));
+    // Of queries only the switch counts: what it denies never reaches a veth.
+    let told = || {
+        let switch = agent.rules("anp3-mixed")?["allow-igmp-query"]["switch"].clone();
+        Some((switch["match"].as_str()?.to_owned(), switch["packets"].as_u64()?))
+    };
+    let query = pipeline.rule(3).unwrap().unwrap();
+    assert_eq!(query.packets, 1, "one query to one Pod");
+    agent.holds("A3: the query", told, &Some(("unique".to_owned(), 1)));
     let both = ["allow-igmp-report", "drop-igmp-report"].map(str::to_owned).to_vec();
     assert_eq!(names("anp2-mixed"), Some(both));
     let groups = BTreeMap::from([

@@ -1,20 +1,23 @@
-//! Which flows of the switch count what a rule counts: those of MulticastEgressMetric whose conjunction matches the same
-//! Pods and addresses and does the same.
+//! Which flows of the switch count what a rule counts: those of MulticastEgressMetric, for a rule on IGMP queries those of
+//! MulticastIngressMetric, whose conjunction matches the same Pods and addresses and does the same.
 //!
 //! Antrea's flows carry a number and no name, so rules are told by what they match. Rules that match the same cannot be told
-//! apart, nor can those that differ in their ports alone: these are compared as a sum. Rules on IGMP reports have no flow.
+//! apart, nor can those that differ in their ports alone: these are compared as a sum. Rules on IGMP reports have no flow; of queries
+//! the veths count nothing, since a denied one never reaches them.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
 };
 
+use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY};
+
 use super::{Action, PolicyReading, RuleReading};
 use crate::{
     api::policy::{Count, SwitchCount, SwitchMatch},
     ledger::{
-        snapshot::{Snapshot, SwitchReading},
-        switch::{self, Switch, Verdict},
+        snapshot::{Direction, Snapshot, SwitchReading},
+        switch::{self, Verdict},
         verdict::Block,
     },
 };
@@ -22,6 +25,8 @@ use crate::{
 /// What a rule matches: enough to know it again.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Matched {
+    /// Data that the Pods send, or queries that they are to get.
+    direction: Direction,
     verdict: Verdict,
     by_port: bool,
     /// Addresses from and to, apart from each other, ascending.
@@ -38,13 +43,10 @@ struct Together {
     rules: Vec<usize>,
 }
 
-/// Of each rule of the reading what the switch counts; `None` for rules on IGMP, and for all without the table.
+/// Of each rule of the reading what the switch counts; `None` for rules on IGMP reports, and for all without the table.
 pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<SwitchCount>> {
     let mut counts = vec![None; policy.rules.len()];
     let SwitchReading::Read(account) = &snapshot.switch else {
-        return counts;
-    };
-    let Some(metrics) = &account.switch.egress else {
         return counts;
     };
     let interfaces = Interfaces::of(policy, snapshot);
@@ -56,8 +58,32 @@ pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<
             entry.rules.push(place);
         }
     }
-    for (matched, verdict, id) in interfaces.of_switch(&account.switch) {
-        if let (Some(entry), Some(flow)) = (together.get_mut(&matched), metrics.get(&(id, verdict))) {
+    if account.switch.egress.is_none() {
+        return counts;
+    }
+    let sides = [
+        (
+            Direction::Outbound,
+            &account.switch.egress_rules,
+            &account.switch.egress,
+        ),
+        (
+            Direction::Inbound,
+            &account.switch.ingress_rules,
+            &account.switch.ingress,
+        ),
+    ];
+    let flows = sides.into_iter().flat_map(|(direction, rules, metrics)| {
+        let rules = interfaces.of_switch(direction, rules);
+        rules.map(move |(matched, verdict, id)| {
+            (
+                matched,
+                metrics.as_ref().and_then(|metrics| metrics.get(&(id, verdict))),
+            )
+        })
+    });
+    for (matched, flow) in flows {
+        if let (Some(entry), Some(flow)) = (together.get_mut(&matched), flow) {
             entry.flows.add(flow.packets, flow.bytes);
             entry.conjunctions += 1;
         }
@@ -119,15 +145,20 @@ impl Interfaces {
         interfaces
     }
 
-    /// `None` for a rule on IGMP.
+    /// `None` for a rule on IGMP reports.
     fn of_rule(&self, policy: &PolicyReading, rule: &RuleReading) -> Option<Matched> {
         let reach = policy.reach.of(&rule.row.id)?;
-        let groups = merged(reach.data_blocks().flat_map(block));
+        let about = |space| merged(reach.blocks(space).flat_map(block));
+        let (direction, groups) = match about(SPACE_DATA) {
+            data if data.is_empty() => (Direction::Inbound, about(SPACE_QUERY)),
+            data => (Direction::Outbound, data),
+        };
         let ports = reach
             .pods()
             .iter()
             .filter_map(|pod| self.by_position.get(*pod as usize));
         (!groups.is_empty()).then(|| Matched {
+            direction,
             verdict: match rule.row.action {
                 Action::Allow => Verdict::Allow,
                 Action::Drop => Verdict::Drop,
@@ -139,25 +170,27 @@ impl Interfaces {
     }
 
     /// The switch's rules that are for Pods that are known, all of them, with their number.
-    fn of_switch(&self, switch: &Switch) -> impl Iterator<Item = (Matched, Verdict, u32)> {
-        switch.egress_rules.iter().filter_map(|rule| {
+    fn of_switch(&self, direction: Direction, rules: &[switch::Rule]) -> impl Iterator<Item = (Matched, Verdict, u32)> {
+        rules.iter().filter_map(move |rule| {
             let verdict = rule.verdict?;
             let matched = Matched {
+                direction,
                 verdict,
-                by_port: rule.unexpressed > 0,
+                // That it is about IGMP says no list either.
+                by_port: rule.unexpressed > 0 && direction == Direction::Outbound,
                 groups: merged(
                     rule.groups
                         .iter()
                         .map(|prefix| range(prefix.address.to_bits(), prefix.bits)),
                 ),
-                ports: self.senders(rule)?,
+                ports: self.pods(rule)?,
             };
             (!matched.ports.is_empty()).then_some((matched, verdict, rule.id))
         })
     }
 
     /// `None` when one of them is not known.
-    fn senders(&self, rule: &switch::Rule) -> Option<Vec<u32>> {
+    fn pods(&self, rule: &switch::Rule) -> Option<Vec<u32>> {
         let by_address = rule.sources.iter().map(|source| {
             let one = source.bits == 32;
             one.then(|| self.by_address.get(&source.address)).flatten().copied()

@@ -9,7 +9,7 @@ use super::*;
 use crate::ledger::{
     scene::{at, pod, snapshot},
     snapshot::{RuleReading, SwitchAccount, SwitchPort, Traffic, WouldDrop},
-    switch::{FlowCount, Prefix, Rule},
+    switch::{FlowCount, Prefix, Rule, Switch},
     verdict::{Compiler, Kind, Limits, Object, PodName},
 };
 

@@ -127,8 +127,7 @@ fn denies(flow: &FlowDesc) -> bool {
     })
 }
 
-/// A match on one thing widens the rule's list of such things. What it says of the protocol comes with the address;
-/// IGMP and UDP are told apart by no list here.
+/// A match on one thing widens the rule's list of such things. A protocol beside it narrows that by what no list here says.
 fn narrow(rule: &mut Rule, flow: &FlowDesc) {
     let mut selectors = flow
         .fields
@@ -137,6 +136,12 @@ fn narrow(rule: &mut Rule, flow: &FlowDesc) {
     match (selectors.next(), selectors.next()) {
         (None, _) => {}
         (Some(field), None) if widen(rule, field) => {}
+        (Some(Field::IpProto(_)), Some(field)) | (Some(field), Some(Field::IpProto(_)))
+            if selectors.next().is_none() =>
+        {
+            widen(rule, field);
+            rule.unexpressed += 1;
+        }
         _ => rule.unexpressed += 1,
     }
 }

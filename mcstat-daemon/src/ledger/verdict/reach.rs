@@ -2,8 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use mcstat_common::policy::SPACE_DATA;
-
 use super::{
     model::PodName,
     object::Ports,
@@ -41,10 +39,10 @@ impl Reach {
 }
 
 impl<'a> RuleReach<'a> {
-    /// The addresses that data is sent to; none for a rule on IGMP.
-    pub fn data_blocks(self) -> impl Iterator<Item = &'a Block> {
+    /// The addresses that it is about in a space (`mcstat_common::policy`): none in any but its own.
+    pub fn blocks(self, space: u8) -> impl Iterator<Item = &'a Block> {
         let terms = self.content.terms.iter();
-        terms.filter(|term| term.space == SPACE_DATA).map(|term| &term.block)
+        terms.filter(move |term| term.space == space).map(|term| &term.block)
     }
 
     /// Whether it asks for ports of UDP.
