@@ -234,7 +234,12 @@ async fn a_pushed_summary_is_summed_up_and_an_impossible_one_refused() {
 /// A directory that is followed as an aggregator follows it.
 async fn following(directory: &Path, index: &Arc<SharedIndex>) -> watch::Receiver<PolicyObjects> {
     let (out, objects) = watch::channel(PolicyObjects::default());
-    tokio::spawn(files::run(directory.to_owned(), out, std::future::pending()));
+    tokio::spawn(files::run(
+        directory.to_owned(),
+        Vec::new(),
+        out,
+        std::future::pending(),
+    ));
     let (told, index) = (objects.clone(), Arc::clone(index));
     tokio::spawn(async move { follow_policies(told, &index).await });
     objects

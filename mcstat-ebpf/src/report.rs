@@ -146,8 +146,8 @@ fn record(walk: *mut ReportWalk, group: u32) {
     unsafe {
         let walk = &mut *walk;
         walk.records += 1;
-        // The address as it stands in the packet: its first byte is the lowest.
-        if walk.set == 0 || group & 0xf0 != 0xe0 {
+        // Also of what is no multicast address: as Antrea, which asks the rules before anything else.
+        if walk.set == 0 {
             return;
         }
         let decision = policy::look_up(walk.set as u16, walk.space as u8, group).decision;

@@ -210,11 +210,19 @@ impl Judge {
             warn!(error, "the policies are not in force as they are; it is tried again");
         }
         self.trouble = trouble;
-        channels.judged.send_replace(wanted.known.then(|| Judged {
-            tables: Arc::new(self.tables.clone()),
-            policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
-            reach: Arc::new(self.compiler.reach()),
-            problems: wanted.failures.iter().chain(&self.complaints).cloned().collect(),
+        channels.judged.send_replace(wanted.known.then(|| {
+            Judged {
+                tables: Arc::new(self.tables.clone()),
+                policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
+                reach: Arc::new(self.compiler.reach()),
+                problems: self
+                    .trouble
+                    .iter()
+                    .chain(&wanted.failures)
+                    .chain(&self.complaints)
+                    .cloned()
+                    .collect(),
+            }
         }));
         true
     }

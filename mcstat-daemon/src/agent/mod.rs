@@ -113,6 +113,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (detached, detached_seen) = watch::channel(BTreeMap::new());
     let (suspects, suspects_seen) = watch::channel(Vec::new());
 
+    // Before a kernel without a policy source forgets them.
+    let stored = bpf::policy::stored(&kernel.maps)?;
+    let earlier = stored.rules.into_iter().map(|rule| rule.id.uid).collect();
     let Judging {
         thread: judge_thread,
         compiled,
@@ -165,7 +168,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         }
     };
     let source = follow_source(&config, wanted, until_stopped());
-    let policies = follow_policies(&config, objects, until_stopped());
+    let policies = follow_policies(&config, earlier, objects, until_stopped());
     let local = local::serve(&config.socket, summaries_seen.clone(), until_stopped());
     let targets = config.publish.targets.clone();
     let push = publish::run(summaries_seen, targets, config.publish.interval, until_stopped());
@@ -247,6 +250,7 @@ fn has_policy_source(config: &Config) -> bool {
 /// Runs the policy source; without one it does not end.
 async fn follow_policies(
     config: &Config,
+    earlier: Vec<Arc<str>>,
     objects: watch::Sender<PolicyObjects>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
@@ -258,7 +262,7 @@ async fn follow_policies(
         return Ok(policy::kubernetes::run(options, objects).await?);
     }
     if has_policy_source(config) {
-        return Ok(policy::files::run(config.policy.files.clone(), objects, shutdown).await?);
+        return Ok(policy::files::run(config.policy.files.clone(), earlier, objects, shutdown).await?);
     }
     std::future::pending().await
 }

@@ -109,7 +109,7 @@ async fn follow_files(directory: Option<PathBuf>, index: &SharedIndex) -> files:
         return std::future::pending().await;
     };
     let (out, objects) = watch::channel(PolicyObjects::default());
-    let following = files::run(directory, out, std::future::pending());
+    let following = files::run(directory, Vec::new(), out, std::future::pending());
     tokio::select! {
         outcome = following => outcome.err().unwrap_or(files::FilesError::Died),
         () = follow_policies(objects, index) => files::FilesError::Died,

@@ -64,9 +64,16 @@ impl<'a> Judge<'a> {
 
     /// The rule of this slot. A reading lists every rule that its tables name.
     pub(super) fn rule(&self, slot: u16) -> Option<RuleReference> {
-        let rules = &self.policy?.rules;
-        let index = rules.binary_search_by_key(&slot, |rule| rule.row.slot).ok()?;
-        rules.get(index).map(|rule| reference(&rule.row))
+        let policy = self.policy?;
+        let first = policy.rules.partition_point(|rule| rule.row.slot < slot);
+        let rules = policy.rules.get(first..)?.iter();
+        let mut rules = rules.take_while(|rule| rule.row.slot == slot);
+        // A rule that was retired in this tick may stand beside the one that has its slot now.
+        let first = rules.next()?;
+        let live = std::iter::once(first)
+            .chain(rules)
+            .find(|rule| policy.reach.of(&rule.row.id).is_some());
+        Some(reference(&live.unwrap_or(first).row))
     }
 }
 

@@ -15,7 +15,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
     time::Duration,
 };
 
@@ -42,13 +45,15 @@ pub enum FilesError {
     Died,
 }
 
-/// Publishes the objects of the directory until `shutdown` completes, or until this future is dropped.
+/// Publishes the objects of the directory until `shutdown` completes, or until this future is dropped. `earlier`: UIDs of
+/// an earlier run, which a policy of the same name goes on with.
 ///
 /// # Errors
 /// [`FilesError`]; a directory, file or document that cannot be read is no error: what was good holds, and a log line
 /// says why.
 pub async fn run(
     directory: PathBuf,
+    earlier: Vec<Arc<str>>,
     out: watch::Sender<PolicyObjects>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), FilesError> {
@@ -58,7 +63,7 @@ pub async fn run(
     std::thread::Builder::new()
         .name("policy-files".to_owned())
         .spawn(move || {
-            follow(directory, &out, &stopped);
+            follow(Files::new(directory, &earlier), &out, &stopped);
             // Nobody listens any more when the future was dropped.
             let _ = done.send(());
         })
@@ -73,8 +78,7 @@ pub async fn run(
 }
 
 /// The thread's life.
-fn follow(directory: PathBuf, out: &watch::Sender<PolicyObjects>, stopped: &Receiver<()>) {
-    let mut files = Files::new(directory);
+fn follow(mut files: Files, out: &watch::Sender<PolicyObjects>, stopped: &Receiver<()>) {
     let mut complaints = Vec::new();
     loop {
         let new = match files.look() {
@@ -132,6 +136,8 @@ struct Files {
     files: BTreeMap<PathBuf, File>,
     /// Policies that are there, and how often each was made again. Those that are gone stay known.
     births: HashMap<ObjectKey, Birth>,
+    /// How often each was made again in an earlier run, by what is the same in all its UIDs.
+    earlier: HashMap<String, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -141,8 +147,14 @@ struct Birth {
 }
 
 impl Files {
-    fn new(directory: PathBuf) -> Self {
+    fn new(directory: PathBuf, earlier: &[Arc<str>]) -> Self {
+        let again = |uid: &str| Some((made_of(uid).to_owned(), uid.split_once('#')?.1.parse().ok()?));
         Self {
+            earlier: earlier
+                .iter()
+                .filter(|uid| is_made_up(uid))
+                .filter_map(|uid| again(uid))
+                .collect(),
             directory,
             files: BTreeMap::new(),
             births: HashMap::new(),
@@ -206,8 +218,8 @@ impl Files {
         let policies = objects.iter_mut().filter(|object| is_policy(object.key.kind));
         let mut present = BTreeSet::new();
         for object in policies.filter(|object| object.uid.is_empty()) {
-            let birth = self.births.entry(object.key.clone()).or_insert(Birth {
-                again: 0,
+            let birth = self.births.entry(object.key.clone()).or_insert_with(|| Birth {
+                again: self.earlier.get(&uid(&object.key, 0)).copied().unwrap_or(0),
                 present: true,
             });
             if !birth.present {

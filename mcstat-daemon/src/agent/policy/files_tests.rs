@@ -22,7 +22,7 @@ struct Directory {
 impl Directory {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::new(directory.path().to_owned());
+        let files = Files::new(directory.path().to_owned(), &[]);
         Self { directory, files }
     }
 
@@ -120,6 +120,18 @@ fn a_policy_that_comes_back_is_another_one() {
         directory.write("b.yaml", &policy("p", "Drop"));
         assert_eq!(directory.look().0, [format!("{P}#{again}")]);
     }
+    // Another process: what the maps hold of it is still its own.
+    let uid = format!("{}#2", P.rsplit_once(' ').unwrap().1);
+    directory.files = Files::new(
+        directory.directory.path().to_owned(),
+        &[uid.into(), "file:NetworkPolicy/mkt/q".into()],
+    );
+    directory.write("c.yaml", &policy("q", "Drop"));
+    assert_eq!(directory.look().0, [format!("{P}#2"), Q.to_owned()]);
+    directory.write("b.yaml", "");
+    directory.look();
+    directory.write("b.yaml", &policy("p", "Drop"));
+    assert_eq!(directory.look().0, [format!("{P}#3"), Q.to_owned()]);
 }
 
 #[test]
@@ -186,7 +198,7 @@ async fn changes_are_published_until_the_end() {
     let (out, mut seen) = watch::channel(PolicyObjects::default());
     let (stop, stopped) = oneshot::channel::<()>();
     let path = directory.directory.path().to_owned();
-    let running = tokio::spawn(run(path, out, async move {
+    let running = tokio::spawn(run(path, Vec::new(), out, async move {
         let _ = stopped.await;
     }));
     assert_eq!(seen.wait_for(|found| found.known).await.unwrap().objects.len(), 1);

@@ -84,6 +84,20 @@ pub struct Stored {
     pub lists: Vec<u16>,
 }
 
+impl PolicySet {
+    /// A set of rules that match nothing here.
+    #[must_use]
+    pub fn empty(id: u16) -> Self {
+        Self {
+            id,
+            entries: Vec::new(),
+            spaces: 0,
+            lists: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+}
+
 /// What became unused. Its ids come back by [`super::Compiler::release`], once no CPU can be reading them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Retired {

@@ -107,9 +107,17 @@ pub fn recover(maps: &Maps) -> io::Result<()> {
 /// What bpf(2) returns.
 pub fn stored(maps: &Maps) -> io::Result<Stored> {
     let lists = (1..maps.policy_ports.len()).filter(|index| maps.policy_ports.read(*index) != PortList::default());
+    let mut sets = trie::sets(maps)?;
+    // A set without entries is in use all the same: its id is nobody else's.
+    for Entry { port, .. } in table::entries(maps) {
+        match u16::try_from(port.policy_set) {
+            Ok(id @ 1..) if sets.iter().all(|set| set.id != id) => sets.push(PolicySet::empty(id)),
+            _ => {}
+        }
+    }
     Ok(Stored {
         rules: rules::rows(maps).map(|(row, _)| row).collect(),
-        sets: trie::sets(maps)?.into_iter().map(Arc::new).collect(),
+        sets: sets.into_iter().map(Arc::new).collect(),
         lists: lists.map(|index| index as u16).collect(),
     })
 }
