@@ -140,6 +140,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     );
     let ports_thread = ports.spawn(Handle::current(), compiled)?;
     let mut ledger = Ledger::new(node(&config));
+    if has_policy_source(&config) {
+        ledger.await_policies();
+    }
     ledger.set_lag(jiff::SignedDuration::try_from(config.switch.lag).unwrap_or(LAG));
     let kept = &kernel.maps.kept;
     // Which Pods live is known when the source has answered: the ports thread forgets the others.

@@ -92,6 +92,7 @@ pub struct Ledger {
     memberships: Memberships,
     findings: Findings,
     reconcile: Reconcile,
+    awaits_policies: bool,
     rules: Rules,
 }
 
@@ -106,6 +107,7 @@ impl Ledger {
             memberships: Memberships::default(),
             findings: Findings::default(),
             reconcile: Reconcile::default(),
+            awaits_policies: false,
             rules: Rules::default(),
         }
     }
@@ -137,6 +139,11 @@ impl Ledger {
     /// How late the switch's counters may be, in place of [`LAG`].
     pub fn set_lag(&mut self, lag: SignedDuration) {
         self.reconcile.set_lag(lag);
+    }
+
+    /// There is a source of policies: as long as a snapshot has none, they are not known yet.
+    pub fn await_policies(&mut self) {
+        self.awaits_policies = true;
     }
 
     /// Ports whose two ledgers were off at the last tick for the first time: if somebody has taken mcstat's programs off

@@ -49,8 +49,17 @@ pub(super) fn conditions(
 }
 
 /// `PolicyKnown` of a Pod: whether it is judged, what a denial means, and what is left out on this node.
-pub(super) fn policy_known(policy: Option<&PolicyReading>, pod: &PodRef) -> Condition {
+/// `awaited`: there is a source of policies, whatever it has said yet.
+pub(super) fn policy_known(policy: Option<&PolicyReading>, awaited: bool, pod: &PodRef) -> Condition {
     let Some(policy) = policy else {
+        if awaited {
+            return condition(
+                "PolicyKnown",
+                "Unknown",
+                "NotReadYet",
+                "the policy source has not told its policies yet, see the agent's log; what an earlier run judged by goes on",
+            );
+        }
         return condition(
             "PolicyKnown",
             "False",
@@ -130,11 +139,13 @@ mod tests {
             sandbox: "s".to_owned(),
         };
         let known = |policy| {
-            let condition = policy_known(policy, &pod);
+            let condition = policy_known(policy, false, &pod);
             (condition.status, condition.reason, condition.message)
         };
         let (status, reason, _) = known(None);
         assert_eq!((&*status, &*reason), ("False", "NoPolicySource"));
+        let awaited = policy_known(None, true, &pod);
+        assert_eq!((&*awaited.status, &*awaited.reason), ("Unknown", "NotReadYet"));
         let problems: Vec<_> = (1..=5).map(|n| format!("p{n} is left out")).collect();
         let reading = PolicyReading {
             tables: Arc::new(Tables::default()),
