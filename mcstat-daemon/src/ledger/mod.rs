@@ -118,6 +118,8 @@ impl Ledger {
     /// snapshot keeps its promise. Should time jump back, rates begin anew; they are never negative.
     pub fn tick(&mut self, snapshot: &Snapshot) -> NodeStatsSummary {
         self.window.push(snapshot);
+        // A source that told its policies and tells none any more has none.
+        self.awaits_policies &= snapshot.policy.is_none();
         self.sandboxes.update(snapshot);
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
@@ -141,7 +143,7 @@ impl Ledger {
         self.reconcile.set_lag(lag);
     }
 
-    /// There is a source of policies: as long as a snapshot has none, they are not known yet.
+    /// There is a source of policies: until a snapshot has some, they are not known yet.
     pub fn await_policies(&mut self) {
         self.awaits_policies = true;
     }

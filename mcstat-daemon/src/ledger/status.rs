@@ -49,7 +49,7 @@ pub(super) fn conditions(
 }
 
 /// `PolicyKnown` of a Pod: whether it is judged, what a denial means, and what is left out on this node.
-/// `awaited`: there is a source of policies, whatever it has said yet.
+/// `awaited`: there is a source of policies that has said nothing yet.
 pub(super) fn policy_known(policy: Option<&PolicyReading>, awaited: bool, pod: &PodRef) -> Condition {
     let Some(policy) = policy else {
         if awaited {
