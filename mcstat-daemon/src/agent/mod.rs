@@ -113,7 +113,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (detached, detached_seen) = watch::channel(BTreeMap::new());
     let (suspects, suspects_seen) = watch::channel(Vec::new());
 
-    // Before a kernel without a policy source forgets them.
+    // Read first: without a policy source the next step takes them out of the maps.
     let stored = bpf::policy::stored(&kernel.maps)?;
     let earlier = stored.rules.into_iter().map(|rule| rule.id.uid).collect();
     let Judging {

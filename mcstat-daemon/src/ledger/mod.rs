@@ -148,8 +148,8 @@ impl Ledger {
         self.awaits_policies = true;
     }
 
-    /// Ports whose two ledgers were off at the last tick for the first time: if somebody has taken mcstat's programs off
-    /// there, the next tick must know.
+    /// Ports whose two ledgers were off at the last tick, and of which something may be booked at the next: if somebody has
+    /// taken mcstat's programs off there, that tick must know.
     pub fn suspects(&self) -> Vec<u32> {
         self.reconcile.suspects().collect()
     }
