@@ -38,7 +38,7 @@ mod programs {
 
     use crate::{
         atomic,
-        data::{self, count, is_foreign},
+        data::{self, Size, count, is_foreign},
         maps::{port_of, port_stats},
         policy::verdict,
         skb::Direct,
@@ -211,7 +211,7 @@ mod programs {
                 (*value).verdict = slot::verdict_word(generation, PolicyValue { list: 0, decision: 0 });
             }
             let verdict = verdict(port, foreign, slot::verdict_value((*value).verdict).decision);
-            count(skb, &raw mut (*value).counter, datagram, verdict);
+            count(Size::of(skb), &raw mut (*value).counter, datagram, verdict);
         }
     }
 
@@ -225,7 +225,7 @@ mod programs {
         if let Some(value) = look_up(&BARE, &key) {
             // SAFETY: this CPU's own map value.
             count(
-                skb,
+                Size::of(skb),
                 unsafe { &raw mut (*value).counter },
                 datagram,
                 Verdict::Allow as u8,

@@ -33,6 +33,9 @@ const FOREIGN: u64 = 1;
 const TO_POD: u64 = 2;
 const SIX: u64 = 4;
 
+/// The lower half of a verdict word without a list is at most this: one compare, where a mask takes four instructions.
+const DECISION_MAX: u32 = u16::MAX as u32;
+
 impl Frame {
     #[inline(always)]
     fn new(datagram: &Datagram, position: u32, direction: u8, foreign: bool) -> Self {
@@ -131,14 +134,14 @@ fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
         if slot::verdict_generation(cached) == unsafe { (*port).generation } {
             let mut decision = 0;
             // No rule and no list, as of every port without policies: nothing to do.
-            if is_judged(datagram, direction) && cached as u32 != 0 && !foreign {
-                let value = slot::verdict_value(cached);
-                decision = value.decision;
-                if value.list != 0 {
+            let value = cached as u32;
+            if is_judged(datagram, direction) && value != 0 && !foreign {
+                decision = value as u16;
+                if value > DECISION_MAX {
                     let Some(transport) = packet.transport() else {
                         return false;
                     };
-                    decision = policy::decide(value, transport);
+                    decision = policy::decide(slot::verdict_value(cached), transport);
                 }
             }
             if test_delay() != 0 {
@@ -146,10 +149,9 @@ fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
                 let verdict = policy::verdict(port, foreign, decision);
-                count(skb, counter, datagram, verdict);
-                if decision != 0 {
-                    policy::count(skb, decision, verdict);
-                }
+                let size = Size::of(skb);
+                count(size, counter, datagram, verdict);
+                policy::count(size, decision, verdict);
             }
             return true;
         }
@@ -218,9 +220,28 @@ unsafe fn word(bytes: *const [u8; 16], at: usize) -> u64 {
     unsafe { bytes.cast::<u64>().add(at).read() }
 }
 
+/// What a packet adds to counters: read once, since behind a write to a counter the compiler would read it again.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    pub(crate) segments: u64,
+}
+
+impl Size {
+    #[inline(always)]
+    pub(crate) fn of(skb: *mut __sk_buff) -> Self {
+        // SAFETY: the context of a classifier.
+        let (bytes, segments) = unsafe { ((*skb).len, (*skb).gso_segs) };
+        Self {
+            bytes: bytes as u64,
+            segments: if segments == 0 { 1 } else { segments as u64 },
+        }
+    }
+}
+
 /// Counts a packet in this CPU's counter of a slot.
 #[inline(always)]
-pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datagram, verdict: u8) {
+pub(crate) fn count(size: Size, counter: *mut Counter, datagram: &Datagram, verdict: u8) {
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
@@ -228,8 +249,8 @@ pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datag
             counter.dropped += 1;
         } else {
             counter.packets += 1;
-            counter.bytes += (*skb).len as u64;
-            counter.segments += segments(skb);
+            counter.bytes += size.bytes;
+            counter.segments += size.segments;
             if verdict == Verdict::WouldDrop as u8 {
                 counter.would_drop = counter.would_drop.wrapping_add(1);
             }
@@ -248,13 +269,6 @@ pub(crate) fn count(skb: *mut __sk_buff, counter: *mut Counter, datagram: &Datag
         // 0 means never: one tick in 2^32 is booked one tick late.
         counter.last_seen = (bpf_jiffies64() as u32) | 1;
     }
-}
-
-#[inline(always)]
-pub(crate) fn segments(skb: *mut __sk_buff) -> u64 {
-    // SAFETY: the context of a classifier.
-    let segments = unsafe { (*skb).gso_segs };
-    if segments == 0 { 1 } else { segments as u64 }
 }
 
 /// Why a packet gets no slot.
@@ -293,7 +307,7 @@ fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u64 {
         }
     }
     let verdict = policy::verdict(port, foreign, decision);
-    policy::count(skb, decision, verdict);
+    policy::count(Size::of(skb), decision, verdict);
     frame.facts |= (verdict as u64) << 16;
     slot::verdict_word(word as u32, value)
 }
@@ -316,11 +330,11 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame, cached: u64) {
                 delay_here(test_delay());
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-                count(skb, counter, &datagram, verdict);
+                count(Size::of(skb), counter, &datagram, verdict);
             }
         }
         Err(refused) => {
-            count_other(skb, &datagram, stats, verdict, refused);
+            count_other(Size::of(skb), &datagram, stats, verdict, refused);
             say_refused(position, direction as u32, refused as u32);
         }
     }
@@ -444,7 +458,7 @@ fn release(stats: *mut PortStats) {
 
 /// A packet without a slot: the port's totals stay exact, and the reason is visible.
 #[inline(always)]
-fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, verdict: u8, refused: Refused) {
+fn count_other(size: Size, datagram: &Datagram, stats: *mut PortStats, verdict: u8, refused: Refused) {
     let family = (datagram.family != IPV4) as usize;
     // SAFETY: a map value; `family` is 0 or 1.
     unsafe {
@@ -455,8 +469,8 @@ fn count_other(skb: *mut __sk_buff, datagram: &Datagram, stats: *mut PortStats, 
             atomic::add(&raw mut (*other).dropped, 1);
         } else {
             atomic::add(&raw mut (*other).packets, 1);
-            atomic::add(&raw mut (*other).bytes, (*skb).len as u64);
-            atomic::add(&raw mut (*other).segments, segments(skb));
+            atomic::add(&raw mut (*other).bytes, size.bytes);
+            atomic::add(&raw mut (*other).segments, size.segments);
             if verdict == Verdict::WouldDrop as u8 {
                 atomic::add(&raw mut (*other).would_drop, 1);
             }

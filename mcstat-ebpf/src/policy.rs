@@ -1,13 +1,16 @@
 //! What a policy set says: looked up off the hot path, the list of ports looked through on it.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_map_lookup_elem};
+use aya_ebpf::helpers::bpf_map_lookup_elem;
 use mcstat_common::{
     abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, Port, RuleCounter},
     policy::{self, DECISION_DROP, PolicyKey, PolicyValue},
     slot::Verdict,
 };
 
-use crate::maps::{POLICIES, POLICY_PORTS, RULES};
+use crate::{
+    data::Size,
+    maps::{POLICIES, POLICY_PORTS, RULES},
+};
 
 /// What a set says of an address; nothing is the default.
 #[inline(always)]
@@ -55,16 +58,15 @@ pub(crate) fn verdict(port: *const Port, foreign: bool, decision: u16) -> u8 {
 /// This CPU's counter of the rule that decided; `None` where none did.
 #[inline(always)]
 pub(crate) fn rule(decision: u16) -> Option<*mut RuleCounter> {
-    let slot = decision & !DECISION_DROP;
-    if slot == 0 {
+    if decision == 0 {
         return None;
     }
-    RULES.get_ptr_mut(slot as u32)
+    RULES.get_ptr_mut((decision & !DECISION_DROP) as u32)
 }
 
 /// Counts a datagram for the rule that decided it.
 #[inline(always)]
-pub(crate) fn count(skb: *mut __sk_buff, decision: u16, verdict: u8) {
+pub(crate) fn count(size: Size, decision: u16, verdict: u8) {
     let Some(counter) = rule(decision) else { return };
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
@@ -73,8 +75,8 @@ pub(crate) fn count(skb: *mut __sk_buff, decision: u16, verdict: u8) {
             counter.would_drop_packets += 1;
         } else {
             counter.packets += 1;
-            counter.segments += crate::data::segments(skb);
-            counter.bytes += (*skb).len as u64;
+            counter.segments += size.segments;
+            counter.bytes += size.bytes;
         }
     }
 }
