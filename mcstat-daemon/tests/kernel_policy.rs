@@ -21,7 +21,7 @@ use mcstat::{
 use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
 use policy_lab::{
     ENFORCED, Lab,
-    messages::{Record, data, mld2, short, v3, v3_claiming},
+    messages::{Record, data, mld2, short, short_to, v3, v3_claiming, v3_to},
     objects, policy_of,
     worlds::{self, Packet, Random, World},
 };
@@ -46,11 +46,14 @@ fn grown(before: &[RuleReading], after: &[RuleReading]) -> Vec<(u16, [u64; 3])> 
     growth.filter(|(_, grown)| *grown != [0; 3]).collect()
 }
 
+const ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
+
 fn frame(packet: &Packet) -> Vec<u8> {
     match packet.space {
         SPACE_DATA => data(packet.address, packet.transport),
-        SPACE_REPORT_V1 => short(0x12, packet.address),
-        SPACE_REPORT_V2 => short(0x16, packet.address),
+        // To all routers, not to the "group", which may be no multicast address.
+        SPACE_REPORT_V1 => short_to(ROUTERS, 0x12, packet.address),
+        SPACE_REPORT_V2 => short_to(ROUTERS, 0x16, packet.address),
         _ => v3(&[Record::join(packet.address)]),
     }
 }
@@ -410,6 +413,9 @@ fn in_user_space(lab: &Lab, frame: &[u8]) -> Option<(u64, u64)> {
         Body::Igmp(IgmpMessage::V2Leave { .. }) => return Some((1, 0)),
         other => panic!("{other:?}"),
     };
+    if !message.envelope.destination.is_multicast() {
+        return Some((groups.len() as u64, 0));
+    }
     let verdicts = groups
         .iter()
         .map(|group| lab.tables.judge(&lab.pod, space, *group, Transport::Other));
@@ -560,7 +566,21 @@ fn hostile_reports_are_judged_record_by_record_and_within_bounds() {
                 [2, 1, 1, 1, 0],
             ),
             ("unicast group", v3(&[join([10, 0, 0, 1]), join(bad)]), [2, 1, 1, 0, 0]),
-            ("unicast group, v2", short(0x16, [10, 0, 0, 1].into()), [1, 1, 0, 0, 1]),
+            (
+                "unicast group, v2",
+                short_to(ROUTERS, 0x16, [10, 0, 0, 1].into()),
+                [1, 1, 0, 0, 1],
+            ),
+            (
+                "v2, to a unicast address",
+                short_to([10, 0, 0, 5].into(), 0x16, bad.into()),
+                [1, 0, 0, 0, 0],
+            ),
+            (
+                "v3, to a unicast address",
+                v3_to([10, 0, 0, 5].into(), &[join(bad), join(good)]),
+                [2, 0, 0, 0, 0],
+            ),
             (
                 "duplicates",
                 v3(&[join(bad), join(bad), join(good), join(bad)]),

@@ -66,7 +66,7 @@ pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction:
     };
     bump(stats, kind);
     if direction == OUTBOUND {
-        report::walk_report(skb, position, place);
+        report::walk_report(skb, position, ip_offset, place);
     }
     let Some(settings) = SETTINGS.get_ptr(0) else { return };
     let Some(bucket_owner) = port_stats(position, OUTBOUND) else {

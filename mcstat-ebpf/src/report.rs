@@ -3,12 +3,13 @@
 //! Work is bounded: at most [`MAX_RECORDS`] records, which is all that a message below 9,600 bytes can hold; those beyond
 //! are neither counted nor judged. A record that does not lie wholly in its message ends the walk, whatever number of
 //! records the message claims. Whether the checksum is right is for user space: what is counted here is what the Pod
-//! sent. Records of groups that are no multicast, IGMPv2 leaves and MLD are counted and allowed by no rule.
+//! sent. IGMPv2 leaves, MLD, and messages sent to a unicast address, which never meet a switch's multicast tables, are
+//! counted and allowed by no rule.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use mcstat_common::{
     abi::{OUTBOUND, PORT_REPORTS_ENFORCED, PortStats, ReportWalk},
-    frame::{Kind, Packet},
+    frame::{Kind, Packet, Plain},
     policy::{DECISION_DROP, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3},
 };
 
@@ -32,9 +33,9 @@ struct Context {
     walk: *mut ReportWalk,
 }
 
-/// Judges and counts the records of a message that the Pod sent. `place` as in `control::message`.
+/// Judges and counts the records of a message that the Pod sent. `ip_offset` and `place` as in `control::message`.
 #[inline(never)]
-pub(crate) fn walk_report(skb: *mut __sk_buff, position: u32, place: u64) {
+pub(crate) fn walk_report(skb: *mut __sk_buff, position: u32, ip_offset: u32, place: u64) {
     let (Some(port), Some(stats)) = (port_at(position), port_stats(position, OUTBOUND)) else {
         return;
     };
@@ -53,6 +54,10 @@ pub(crate) fn walk_report(skb: *mut __sk_buff, position: u32, place: u64) {
         (walk.records, walk.denied) = (0, 0);
         walk.frame = (*skb).len;
         (walk.head, walk.source) = (IGMP_RECORD, 4);
+    }
+    if !is_multicast(skb, ip_offset) {
+        // SAFETY: as above.
+        unsafe { (*walk).set = 0 };
     }
     if kind == Kind::Igmpv3Report as u32 {
         space(walk, SPACE_REPORT_V3);
@@ -83,15 +88,22 @@ fn space(walk: *mut ReportWalk, space: u8) {
 /// The only record of an IGMPv1 or v2 report.
 #[inline(always)]
 fn one(skb: *mut __sk_buff, walk: *mut ReportWalk, offset: u32) {
-    if let Some(group) = Copied::new(skb).read::<u32>(offset as usize + 4) {
+    if let Some(group) = read::<u32>(skb, offset + 4) {
         record(walk, group);
     }
+}
+
+/// Whether the message was sent to an IPv4 multicast address. Of IPv6, which has no policies, it does not matter.
+#[inline(always)]
+fn is_multicast(skb: *mut __sk_buff, ip_offset: u32) -> bool {
+    const DESTINATION: u32 = 16;
+    matches!(read::<[u8; 4]>(skb, ip_offset + DESTINATION), Some([224..=239, ..]))
 }
 
 /// All records of an IGMPv3 or MLDv2 report.
 #[inline(always)]
 fn records(skb: *mut __sk_buff, walk: *mut ReportWalk, offset: u32) {
-    let Some(claimed) = Copied::new(skb).read::<u16>(offset as usize + 6) else {
+    let Some(claimed) = read::<u16>(skb, offset + 6) else {
         return;
     };
     let claimed = u16::from_be(claimed) as u32;
@@ -111,7 +123,7 @@ extern "C" fn record_step(_index: u32, context: *mut Context) -> i64 {
         if offset + (*walk).head > end {
             return 1;
         }
-        let Some(head) = read_head(skb, offset) else { return 1 };
+        let Some(head) = read::<u64>(skb, offset) else { return 1 };
         // Type, length of the auxiliary data in words, number of sources; in IGMP the group.
         let auxiliary = (head >> 8) as u32 & 0xff;
         let sources = u16::from_be((head >> 16) as u16) as u32;
@@ -125,18 +137,18 @@ extern "C" fn record_step(_index: u32, context: *mut Context) -> i64 {
     0
 }
 
-/// The first eight bytes of a record.
+/// What lies at this offset: directly where it can be, since a helper call costs as much as the rest of a record.
 #[inline(always)]
-fn read_head(skb: *mut __sk_buff, offset: u32) -> Option<u64> {
+fn read<T: Plain>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     /// Offsets that the verifier lets be added to a packet's address.
     const NEAR: u32 = 0x3fff;
     let near = offset & NEAR;
     if near == offset
-        && let Some(head) = Direct::new(skb).read::<u64>(near as usize)
+        && let Some(value) = Direct::new(skb).read::<T>(near as usize)
     {
-        return Some(head);
+        return Some(value);
     }
-    Copied::new(skb).read::<u64>(offset as usize)
+    Copied::new(skb).read::<T>(offset as usize)
 }
 
 /// Counts a record, for the rule that decides it too.

@@ -35,9 +35,14 @@ pub fn igmp(destination: Ipv4Addr, mut payload: Vec<u8>) -> Vec<u8> {
 
 /// A message of 8 bytes: IGMPv1 and v2 reports, v2 leaves.
 pub fn short(kind: u8, group: Ipv4Addr) -> Vec<u8> {
+    short_to(group, kind, group)
+}
+
+/// The same to another destination than the group.
+pub fn short_to(destination: Ipv4Addr, kind: u8, group: Ipv4Addr) -> Vec<u8> {
     let mut payload = vec![kind, 0, 0, 0];
     payload.extend_from_slice(&group.octets());
-    igmp(group, payload)
+    igmp(destination, payload)
 }
 
 /// One record of an IGMPv3 report (RFC 9776 §4.2.4).
@@ -74,10 +79,19 @@ impl Record {
 
 /// An IGMPv3 report that claims to have so many records.
 pub fn v3_claiming(claimed: u16, records: &[Record]) -> Vec<u8> {
+    igmp(Ipv4Addr::new(224, 0, 0, 22), v3_payload(claimed, records))
+}
+
+/// An IGMPv3 report to another destination than routers.
+pub fn v3_to(destination: Ipv4Addr, records: &[Record]) -> Vec<u8> {
+    igmp(destination, v3_payload(records.len() as u16, records))
+}
+
+fn v3_payload(claimed: u16, records: &[Record]) -> Vec<u8> {
     let mut payload = vec![0x22, 0, 0, 0, 0, 0];
     payload.extend_from_slice(&claimed.to_be_bytes());
     payload.extend(records.iter().flat_map(Record::bytes));
-    igmp(Ipv4Addr::new(224, 0, 0, 22), payload)
+    payload
 }
 
 /// An IGMPv3 report.

@@ -155,9 +155,11 @@ impl Link {
         let source = message.envelope.source;
         let timers = self.queriers(source.is_ipv4()).timers(now);
         let alone = self.host(source, now, &timers);
+        // One to a unicast address never meets the multicast tables of the switch, nor the rules in them.
+        let is_judged = message.envelope.destination.is_multicast();
         let mut told = BTreeSet::new();
         for statement in statements {
-            let denied = statement.denier(judge);
+            let denied = is_judged.then(|| statement.denier(judge)).flatten();
             self.judged.deniers.extend(denied);
             if !statement.group.is_multicast() {
                 self.ignore("not_multicast");
