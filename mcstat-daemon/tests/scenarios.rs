@@ -1,10 +1,13 @@
-//! Replays numbered snapshots through the ledger and compares its summaries with the recorded ones.
+//! Replays numbered snapshots through the ledger, or what reaches an aggregator through its index, and compares what they
+//! say with what is recorded.
 //!
 //! `tests/scenarios/NAME/` holds a `README`, `NN-input-snapshot.json` in the order of the ticks, `NN-output-summary.json`
 //! with the whole summary, and `expected.json`: values worked out by hand (`null`: absent), by step and JSON pointer.
+//! An aggregator's steps are `NN-input-cluster.json`, what it serves after each is `NN-output-lists.json`.
 //! `MCSTAT_BLESS=1` rewrites the outputs; it never touches, and never excuses, the values worked out by hand.
 //! `tests/scenarios/README` says how a step is written, IGMP and MLD messages included.
 
+mod scenarios_cluster;
 mod scenarios_support;
 mod scenarios_tally;
 
@@ -21,6 +24,7 @@ use mcstat::{
         snapshot::{Enforced, Snapshot},
     },
 };
+use scenarios_cluster::Cluster;
 use scenarios_support::policy::{Counted, Policies};
 use scenarios_tally::Tally;
 use serde::de::DeserializeOwned;
@@ -36,7 +40,7 @@ fn node() -> Node {
 }
 
 #[test]
-fn every_scenario_gives_its_recorded_summaries() {
+fn every_scenario_gives_what_is_recorded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut failures = Vec::new();
     let scenarios: Vec<_> = entries(&root).into_iter().filter(|path| path.is_dir()).collect();
@@ -46,7 +50,7 @@ fn every_scenario_gives_its_recorded_summaries() {
     }
     assert!(
         failures.is_empty(),
-        "{}\nMCSTAT_BLESS=1 rewrites the recorded summaries",
+        "{}\nMCSTAT_BLESS=1 rewrites what is recorded",
         failures.join("\n")
     );
 }
@@ -54,38 +58,53 @@ fn every_scenario_gives_its_recorded_summaries() {
 fn replay(scenario: &Path, failures: &mut Vec<String>) {
     assert!(scenario.join("README").is_file(), "{}: no README", scenario.display());
     let expected: BTreeMap<String, BTreeMap<String, Value>> = parse(&scenario.join("expected.json"));
-    let steps = steps(scenario, "-input-snapshot.json");
+    let ticks = steps(scenario, "-input-snapshot.json");
+    let arrivals = steps(scenario, "-input-cluster.json");
+    assert!(
+        ticks.is_empty() != arrivals.is_empty(),
+        "{}: steps of either a ledger or an aggregator",
+        scenario.display()
+    );
+    let (steps, said, ending) = if arrivals.is_empty() {
+        let said = through_the_ledger(&ticks, failures);
+        (ticks, said, "-output-summary.json")
+    } else {
+        let said = Cluster::replay(scenario, arrivals.values());
+        (arrivals, said, "-output-lists.json")
+    };
     let recorded = steps_without_input(scenario, &steps);
     assert!(
         recorded.is_empty(),
         "{}: outputs without an input: {recorded:?}",
         scenario.display()
     );
-    assert!(!steps.is_empty(), "{}: no steps", scenario.display());
     assert!(
         expected.keys().eq(steps.keys()),
         "{}: expected.json does not name the steps",
         scenario.display()
     );
+    for (step, text) in steps.keys().zip(said) {
+        by_hand(scenario, step, &text, &expected, failures);
+        compare(&scenario.join(format!("{step}{ending}")), &text, failures);
+    }
+}
 
+/// The summary of each tick.
+fn through_the_ledger(steps: &BTreeMap<String, PathBuf>, failures: &mut Vec<String>) -> Vec<String> {
     let mut ledger = Ledger::new(node());
     let (mut held, mut tally) = (Held::default(), Tally::default());
-    for (step, input) in &steps {
+    let mut said = Vec::new();
+    for input in steps.values() {
         let snapshot = held.snapshot(input);
         let wrong = tally.check(&snapshot).into_iter();
         failures.extend(wrong.map(|wrong| format!("{}: {wrong}", input.display())));
         let summary = ledger.tick(&snapshot);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is JSON") + "\n";
         let again: NodeStatsSummary = serde_json::from_str(&text).expect("a summary can be read again");
-        assert_eq!(
-            again,
-            summary,
-            "{}: step {step} does not survive JSON",
-            scenario.display()
-        );
-        by_hand(scenario, step, &text, &expected, failures);
-        compare(&scenario.join(format!("{step}-output-summary.json")), &text, failures);
+        assert_eq!(again, summary, "{}: it does not survive JSON", input.display());
+        said.push(text);
     }
+    said
 }
 
 /// What holds from one step to the next unless a step says otherwise.
@@ -151,9 +170,9 @@ fn by_hand(
     expected: &BTreeMap<String, BTreeMap<String, Value>>,
     failures: &mut Vec<String>,
 ) {
-    let summary: Value = serde_json::from_str(text).expect("a summary is JSON");
+    let said: Value = serde_json::from_str(text).expect("what is said is JSON");
     for (pointer, value) in expected.get(step).into_iter().flatten() {
-        let found = summary.pointer(pointer).unwrap_or(&Value::Null);
+        let found = said.pointer(pointer).unwrap_or(&Value::Null);
         if found != value {
             failures.push(format!(
                 "{}: step {step}: {pointer} is {found}, expected {value}",
@@ -167,7 +186,7 @@ fn compare(recorded: &Path, text: &str, failures: &mut Vec<String>) {
     if std::env::var_os("MCSTAT_BLESS").is_some() {
         fs::write(recorded, text).unwrap_or_else(|error| panic!("{}: {error}", recorded.display()));
     } else if fs::read_to_string(recorded).ok().as_deref() != Some(text) {
-        failures.push(format!("{}: the ledger says\n{text}", recorded.display()));
+        failures.push(format!("{}: now it is\n{text}", recorded.display()));
     }
 }
 
@@ -181,9 +200,10 @@ fn steps(scenario: &Path, ending: &str) -> BTreeMap<String, PathBuf> {
 }
 
 fn steps_without_input(scenario: &Path, inputs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
-    let outputs = steps(scenario, "-output-summary.json");
+    let outputs = ["-output-summary.json", "-output-lists.json"].map(|ending| steps(scenario, ending));
     outputs
         .into_iter()
+        .flatten()
         .filter(|(step, _)| !inputs.contains_key(step))
         .map(|(_, path)| path)
         .collect()

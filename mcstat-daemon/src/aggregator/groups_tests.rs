@@ -44,29 +44,6 @@ fn senders_of(group: &MulticastGroup) -> Vec<&str> {
         .collect()
 }
 
-/// The example of Antrea's design: a node that lists a group without Pods keeps it, one that omits it lets it go.
-#[test]
-fn an_empty_group_stays_and_an_omitted_one_goes() {
-    let mut index = index(
-        [
-            node("a", "08:09:00").naming("224.3.4.5", &["default/PodA", "default/PodB"]),
-            node("b", "08:09:00").naming("224.2.3.4", &["default/PodA"]),
-        ],
-        "08:09:01",
-    );
-    let first = ["224.2.3.4: default/PodA", "224.3.4.5: default/PodA,default/PodB"];
-    assert_eq!(members_of(&all(&index, "08:09:01")), first);
-
-    let next = node("a", "08:09:10").naming("224.3.4.5", &["default/PodA", "default/PodC"]);
-    index.accept(next, at("08:09:11"));
-    index.accept(node("b", "08:09:10").naming("224.2.3.4", &[]), at("08:09:11"));
-    let second = ["224.2.3.4: ", "224.3.4.5: default/PodA,default/PodC"];
-    assert_eq!(members_of(&all(&index, "08:09:11")), second);
-
-    index.accept(node("b", "08:09:20"), at("08:09:21"));
-    assert_eq!(members_of(&all(&index, "08:09:21")), second[1..]);
-}
-
 #[test]
 fn groups_are_sorted_by_address_and_members_by_name() {
     let index = index(

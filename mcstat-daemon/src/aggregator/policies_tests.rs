@@ -1,4 +1,4 @@
-//! Sums of policies over nodes, from summaries made by hand.
+//! Sums of policies over nodes, from summaries made by hand: what `tests/scenarios` does not show.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     agent::policy::read,
     aggregator::{
-        index::{Accepted, EXPIRY, Index},
+        index::Index,
         test_nodes::{and, at, index, node, rule},
     },
 };
@@ -75,130 +75,22 @@ fn source(policies: &[(&str, &str)]) -> Option<Existing> {
     })
 }
 
-/// Antrea's own numbers: two nodes, two policies of each kind, one of which nobody counts.
 #[test]
-fn rules_are_summed_over_nodes() {
-    let n1 = node("n1", "08:00:10").judging(&[
-        (
-            "acnp1",
-            "acnp1",
-            vec![rule("rule1", "08:00:00", 20, 5), rule("rule3", "08:00:00", 22, 52)],
-        ),
-        ("mkt/annp1", "annp1", vec![rule("rule2", "08:00:00", 20, 5)]),
-    ]);
-    let n2 = node("n2", "08:00:10").judging(&[
-        ("acnp1", "acnp1", vec![rule("rule3", "08:00:00", 20, 8)]),
-        ("mkt/annp1", "annp1", vec![rule("rule4", "08:00:00", 100, 10)]),
-    ]);
-    let mut index = index([n1, n2], "08:00:10");
-    index.follow_policies(
-        source(&[
-            ("acnp1", "acnp1"),
-            ("acnp2", "acnp2"),
-            ("mkt/annp1", "annp1"),
-            ("mkt/annp2", "annp2"),
-        ]),
-        at("08:00:11"),
-    );
-    assert_eq!(
-        sums::<true>(&index, at("08:00:12")),
-        expected(&[
-            ("acnp1", (62, 65), &[("rule1", 20, 5), ("rule3", 42, 60)]),
-            ("acnp2", (0, 0), &[])
-        ])
-    );
-    assert_eq!(
-        sums::<false>(&index, at("08:00:12")),
-        expected(&[
-            ("annp1", (120, 15), &[("rule2", 20, 5), ("rule4", 100, 10)]),
-            ("annp2", (0, 0), &[])
-        ])
-    );
-}
-
-#[test]
-fn a_policy_that_the_source_does_not_know_is_not_served() {
-    let mut index = Index::default();
-    index.follow_policies(source(&[("acnp2", "acnp2"), ("mkt/annp2", "annp2")]), at("08:00:00"));
-    let told = node("n1", "08:00:10").judging(&[
-        ("acnp1", "acnp1", vec![rule("r", "08:00:00", 20, 5)]),
-        ("mkt/annp1", "annp1", vec![rule("r", "08:00:00", 20, 5)]),
-    ]);
-    assert_eq!(index.accept(told, at("08:00:10")), Accepted::Newest);
-    assert_eq!(
-        sums::<true>(&index, at("08:00:11")),
-        expected(&[("acnp2", (0, 0), &[])])
-    );
-    assert_eq!(
-        sums::<false>(&index, at("08:00:11")),
-        expected(&[("annp2", (0, 0), &[])])
-    );
-    // The source hears of it later than the node: nothing is lost.
-    index.follow_policies(source(&[("acnp1", "acnp1"), ("acnp2", "acnp2")]), at("08:00:12"));
-    assert_eq!(
-        sums::<true>(&index, at("08:00:13")),
-        expected(&[("acnp1", (20, 5), &[("r", 20, 5)]), ("acnp2", (0, 0), &[])])
-    );
-    assert_eq!(sums::<false>(&index, at("08:00:13")), []);
-}
-
-#[test]
-fn a_deleted_policy_goes() {
-    let told = |observed| {
-        node("n1", observed).judging(&[
-            ("acnp1", "acnp1", vec![rule("r", "08:00:00", 20, 5)]),
-            ("mkt/annp1", "annp1", vec![rule("r", "08:00:00", 20, 5)]),
-        ])
-    };
-    // As the own source says, whatever nodes still tell.
-    let mut by_source = Index::default();
-    by_source.follow_policies(source(&[("acnp1", "acnp1"), ("mkt/annp1", "annp1")]), at("08:00:00"));
-    by_source.accept(told("08:00:10"), at("08:00:10"));
+fn without_an_own_source_a_policy_goes_with_the_last_node_that_tells_of_it() {
+    let rules = || vec![rule("r", "08:00:00", 20, 5)];
+    let told = node("n1", "08:00:10").judging(&[("acnp1", "acnp1", rules()), ("mkt/annp1", "annp1", rules())]);
+    let also = node("n2", "08:00:10").judging(&[("acnp1", "acnp1", vec![])]);
+    let mut index = index([told, also], "08:00:10");
     let count = |index: &Index, now| (sums::<true>(index, at(now)).len(), sums::<false>(index, at(now)).len());
-    assert_eq!(count(&by_source, "08:00:11"), (1, 1));
-    by_source.follow_policies(source(&[]), at("08:00:12"));
-    assert_eq!(count(&by_source, "08:00:12"), (0, 0));
-    by_source.accept(told("08:00:20"), at("08:00:20"));
-    assert_eq!(count(&by_source, "08:00:20"), (0, 0));
-
-    // Without one, when the last node lets it go.
-    let mut by_nodes = index(
-        [
-            told("08:00:10"),
-            node("n2", "08:00:10").judging(&[("acnp1", "acnp1", vec![])]),
-        ],
-        "08:00:10",
-    );
-    assert_eq!(count(&by_nodes, "08:00:11"), (1, 1));
-    by_nodes.accept(node("n1", "08:00:20").judging(&[]), at("08:00:20"));
+    assert_eq!(count(&index, "08:00:11"), (1, 1));
+    index.accept(node("n1", "08:00:20").judging(&[]), at("08:00:20"));
     assert_eq!(
-        sums::<true>(&by_nodes, at("08:00:20")),
+        sums::<true>(&index, at("08:00:20")),
         expected(&[("acnp1", (20, 5), &[("r", 20, 5)])])
     );
-    assert_eq!(sums::<false>(&by_nodes, at("08:00:20")), []);
-    by_nodes.accept(node("n2", "08:00:20").judging(&[]), at("08:00:20"));
-    assert_eq!(count(&by_nodes, "08:00:20"), (0, 0));
-}
-
-#[test]
-fn retried_reordered_and_lost_reports_change_no_total() {
-    let told =
-        |observed, packets| node("n1", observed).judging(&[("mkt/p", "u", vec![rule("r", "08:00:00", 0, packets)])]);
-    let mut index = index([told("08:00:10", 10)], "08:00:10");
-    // The answer was lost, and the agent says it again.
-    assert_eq!(index.accept(told("08:00:10", 10), at("08:00:11")), Accepted::Superseded);
-    assert_eq!(packets(&index, "08:00:11"), 10);
-    // The reports of 08:00:20 and 08:00:30 overtake each other; that of 08:00:40 never comes.
-    index.accept(told("08:00:30", 30), at("08:00:31"));
-    assert_eq!(index.accept(told("08:00:20", 20), at("08:00:32")), Accepted::Superseded);
-    assert_eq!(packets(&index, "08:00:32"), 30);
-    index.accept(told("08:00:50", 50), at("08:00:50"));
-    assert_eq!(packets(&index, "08:00:50"), 50);
-    // One that was under way so long that its node counts as gone.
-    let late = at("08:00:50").checked_add(EXPIRY).unwrap();
-    index.accept(node("n2", "08:00:50").judging(&[("mkt/p", "u", vec![])]), late);
-    assert_eq!(index.accept(told("08:00:45", 45), late), Accepted::Newest);
-    assert_eq!(index.policies::<false>(None, late)[0].traffic_stats.packets, 50);
+    assert_eq!(sums::<false>(&index, at("08:00:20")), []);
+    index.accept(node("n2", "08:00:20").judging(&[]), at("08:00:20"));
+    assert_eq!(count(&index, "08:00:20"), (0, 0));
 }
 
 /// The counters lie in the kernel, with their start; a node that was rebooted begins others.
