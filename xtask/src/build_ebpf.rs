@@ -147,6 +147,8 @@ pub(crate) fn build_bin(
             "CARGO_BUILD",
             "CARGO_PROFILE",
             "CARGO_FEATURE",
+            // Incremental code is cut into other units, and what LLVM makes of those the verifier refuses.
+            "CARGO_INCREMENTAL",
         ];
         if leaks.iter().any(|leak| name.starts_with(leak)) || name == "RUSTFLAGS" || name == "CARGO" {
             cargo.env_remove(name);
