@@ -38,6 +38,28 @@ fn plain_http_is_for_loopback_and_on_request_only() {
 }
 
 #[test]
+fn policies_come_from_one_source() {
+    for (arguments, expected) in [
+        (
+            &["--policy-files", "/p", "--policy-kubernetes", "true"][..],
+            "--policy-files /p and --policy-kubernetes true: policies come from one of the two",
+        ),
+        (
+            &["--policy-kubeconfig", "/k"],
+            "--policy-kubeconfig /k is for --policy-kubernetes true, which is not set",
+        ),
+        (
+            &["--policy-kubernetes", "true", "--policy-kubeconfig", "/nowhere/k"],
+            "the kubeconfig /nowhere/k cannot be used: ",
+        ),
+    ] {
+        let serving = ["--insecure-http", "--listen", "127.0.0.1:0"];
+        let told = in_own_network(|| refused(&[&serving, arguments].concat()));
+        assert!(told.contains(&format!("error: {expected}")), "{told}");
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named_with_what_to_do() {
     let told = in_own_network(|| {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,7 +14,7 @@ use kube_lab::{Api, CRDS};
 use mcstat::{
     agent::policy::{
         PolicyObjects,
-        kubernetes::{Options, run},
+        kubernetes::{Options, Scope, run},
     },
     ledger::verdict::{Content, Kind},
 };
@@ -43,7 +43,7 @@ impl Source {
             .unwrap();
         let options = Options {
             kubeconfig: api.kubeconfig(),
-            node: "n1".to_owned(),
+            scope: Scope::Node("n1".to_owned()),
         };
         runtime.spawn(async move { run(options, out).await.unwrap() });
         Self {

@@ -260,7 +260,7 @@ async fn follow_policies(
     if config.policy.kubernetes.enabled {
         let options = policy::kubernetes::Options {
             kubeconfig: config.policy.kubernetes.kubeconfig.clone(),
-            node: config.node.clone(),
+            scope: policy::kubernetes::Scope::Node(config.node.clone()),
         };
         return Ok(policy::kubernetes::run(options, objects).await?);
     }

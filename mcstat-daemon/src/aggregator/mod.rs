@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch};
 
 use self::{http::Role, index::SharedIndex, policies::Existing};
-use crate::agent::policy::{PolicyObjects, files};
+use crate::agent::policy::{PolicyObjects, files, kubernetes};
 
 /// Why the aggregator cannot serve.
 #[derive(Debug, Error)]
@@ -50,7 +50,13 @@ pub enum AggregatorError {
     },
     /// The policies of `--policy-files` can no longer be followed.
     #[error(transparent)]
-    Policies(#[from] files::FilesError),
+    Files(#[from] files::FilesError),
+    /// The Kubernetes API cannot be asked for policies.
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::KubernetesError),
+    /// What follows the policies has ended.
+    #[error("the policies are followed no longer; restart the aggregator and report this")]
+    Ended,
     /// The listener failed while serving.
     #[error("serving {address} failed: {error}")]
     Serve {
@@ -68,8 +74,22 @@ pub struct AggregatorOptions {
     pub listen: SocketAddr,
     /// Plain HTTP was asked for.
     pub insecure_http: bool,
-    /// Directory of policies: which ones there are. Without it they are those that nodes report.
-    pub policy_files: Option<PathBuf>,
+    /// Who says which policies there are.
+    pub policies: PolicySource,
+}
+
+/// Who says which policies there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicySource {
+    /// They are those that nodes report.
+    Nodes,
+    /// A directory of YAML files.
+    Files(PathBuf),
+    /// The Kubernetes API.
+    Kubernetes {
+        /// Path of a kubeconfig; empty: as a Pod does.
+        kubeconfig: PathBuf,
+    },
 }
 
 /// Serves until `shutdown` completes; requests that are being answered are finished.
@@ -97,30 +117,41 @@ pub async fn run(
     let index = Arc::new(SharedIndex::default());
     let router = http::router(Arc::clone(&index), Role::Aggregator, Timestamp::now);
     let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown);
+    let (out, objects) = watch::channel(PolicyObjects::default());
     tokio::select! {
         outcome = serving => outcome.map_err(serve_error),
-        error = follow_files(options.policy_files, &index) => Err(error.into()),
+        error = find_policies(options.policies, out) => Err(error),
+        () = follow_policies(objects, &index) => Err(AggregatorError::Ended),
     }
 }
 
-/// Follows the directory for ever, if there is one.
-async fn follow_files(directory: Option<PathBuf>, index: &SharedIndex) -> files::FilesError {
-    let Some(directory) = directory else {
-        return std::future::pending().await;
+/// Runs the source of policies for ever; why that failed.
+async fn find_policies(source: PolicySource, out: watch::Sender<PolicyObjects>) -> AggregatorError {
+    let outcome = match source {
+        PolicySource::Nodes => {
+            // Nothing is ever told, which is not the same as the end.
+            let _out = out;
+            std::future::pending().await
+        }
+        PolicySource::Files(directory) => files::run(directory, Vec::new(), out, std::future::pending())
+            .await
+            .map_err(AggregatorError::from),
+        PolicySource::Kubernetes { kubeconfig } => {
+            let scope = kubernetes::Scope::Policies;
+            let options = kubernetes::Options { kubeconfig, scope };
+            kubernetes::run(options, out).await.map_err(AggregatorError::from)
+        }
     };
-    let (out, objects) = watch::channel(PolicyObjects::default());
-    let following = files::run(directory, Vec::new(), out, std::future::pending());
-    tokio::select! {
-        outcome = following => outcome.err().unwrap_or(files::FilesError::Died),
-        () = follow_policies(objects, index) => files::FilesError::Died,
-    }
+    outcome.err().unwrap_or(AggregatorError::Ended)
 }
 
-/// Tells the index which policies there are, whatever source finds them, until the source is gone.
+/// Tells the index which policies there are, whatever source finds them, until the source is gone. Kinds that a cluster has
+/// no more take their policies with them.
 pub async fn follow_policies(mut objects: watch::Receiver<PolicyObjects>, index: &SharedIndex) {
-    let mut told = None;
+    let mut told: Option<Existing> = None;
     loop {
         let existing = Existing::of(&objects.borrow_and_update());
+        let existing = existing.or_else(|| told.as_ref().map(|_| Existing::default()));
         // Pods and namespaces come and go more often than policies.
         if existing.is_some() && existing != told {
             index.follow_policies(existing.clone(), Timestamp::now());

@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::Context as _;
-use clap::Args;
+use anyhow::{Context as _, bail};
+use clap::{ArgAction, Args};
 
 use super::shutdown::requested;
 use crate::{
-    aggregator::{self, AggregatorOptions},
+    aggregator::{self, AggregatorOptions, PolicySource},
     telemetry::log,
 };
 
@@ -28,6 +28,12 @@ pub(super) struct AggregatorArgs {
     /// Directory of YAML files with the cluster's policies, as agents read it: only those that stand there are served.
     #[arg(long, env = "MCSTAT_POLICY_FILES", value_name = "DIRECTORY")]
     policy_files: Option<PathBuf>,
+    /// Take them from the Kubernetes API instead: which policies of crd.antrea.io/v1beta1 the cluster has.
+    #[arg(long, env = "MCSTAT_POLICY_KUBERNETES", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    policy_kubernetes: bool,
+    /// kubeconfig for that; without one, the Pod's service account.
+    #[arg(long, env = "MCSTAT_POLICY_KUBECONFIG", value_name = "FILE")]
+    policy_kubeconfig: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,…
     #[arg(long, env = "MCSTAT_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     log_level: String,
@@ -49,11 +55,30 @@ pub(super) fn run(args: &AggregatorArgs) -> anyhow::Result<()> {
     let options = AggregatorOptions {
         listen: args.listen,
         insecure_http: args.insecure_http,
-        policy_files: args.policy_files.clone(),
+        policies: policy_source(args)?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting threads failed")?;
     runtime.block_on(async { Ok(aggregator::run(options, requested()?).await?) })
+}
+
+/// One source at most, as with agents.
+fn policy_source(args: &AggregatorArgs) -> anyhow::Result<PolicySource> {
+    match (&args.policy_files, args.policy_kubernetes, &args.policy_kubeconfig) {
+        (None, false, None) => Ok(PolicySource::Nodes),
+        (Some(directory), false, None) => Ok(PolicySource::Files(directory.clone())),
+        (None, true, kubeconfig) => Ok(PolicySource::Kubernetes {
+            kubeconfig: kubeconfig.clone().unwrap_or_default(),
+        }),
+        (Some(directory), true, _) => {
+            let directory = directory.display();
+            bail!("--policy-files {directory} and --policy-kubernetes true: policies come from one of the two")
+        }
+        (_, false, Some(kubeconfig)) => {
+            let kubeconfig = kubeconfig.display();
+            bail!("--policy-kubeconfig {kubeconfig} is for --policy-kubernetes true, which is not set")
+        }
+    }
 }

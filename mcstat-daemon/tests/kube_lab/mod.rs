@@ -115,7 +115,7 @@ impl Api {
         self.try_kubectl(arguments).unwrap()
     }
 
-    fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut kubectl = command(program("MCSTAT_KUBECTL", "kubectl"));
         kubectl
             .env("HOME", self.dir.path())

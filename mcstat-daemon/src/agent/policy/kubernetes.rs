@@ -1,4 +1,5 @@
-//! Policies from the Kubernetes API: Antrea's tiers, policies and groups, the Namespaces, and this node's Pods.
+//! Policies from the Kubernetes API: for an agent Antrea's tiers, policies and groups, the Namespaces, and its node's Pods;
+//! for an aggregator the policies alone.
 //!
 //! Each kind is listed and then watched. Kinds that the API does not have are looked for again; without any kind of policy
 //! there is no policy source, which is said once. While the API is away the last state holds, and it is tried again after
@@ -56,7 +57,7 @@ const RESOURCES: [(Kind, &str, &str, &str); 7] = [
 #[derive(Debug, Error)]
 pub enum KubernetesError {
     /// The kubeconfig.
-    #[error("policy.kubernetes.kubeconfig {}: {reason}", .path.display())]
+    #[error("the kubeconfig {} cannot be used: {reason}", .path.display())]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -65,7 +66,8 @@ pub enum KubernetesError {
     },
     /// No service account.
     #[error(
-        "policy.kubernetes is enabled and this is no Pod with a service account: {0}; set policy.kubernetes.kubeconfig"
+        "policies are to come from the Kubernetes API and this is no Pod with a service account: {0}; name a kubeconfig: \
+         policy.kubernetes.kubeconfig, or --policy-kubeconfig"
     )]
     NotInCluster(String),
     /// TLS or the address.
@@ -73,13 +75,31 @@ pub enum KubernetesError {
     Client(kube::Error),
 }
 
-/// How to reach the API, and whose Pods matter.
+/// How to reach the API, and what is wanted of it.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Path of a kubeconfig; empty: as a Pod does.
     pub kubeconfig: PathBuf,
-    /// Name of the Node object.
-    pub node: String,
+    /// What to watch.
+    pub scope: Scope,
+}
+
+/// What is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything that verdicts on the Pods of the Node object of this name rest on.
+    Node(String),
+    /// The policies, and nothing that they refer to: which there are.
+    Policies,
+}
+
+impl Scope {
+    fn has(&self, kind: Kind) -> bool {
+        match self {
+            Self::Node(_) => true,
+            Self::Policies => matches!(kind, Kind::ClusterNetworkPolicy | Kind::NetworkPolicy),
+        }
+    }
 }
 
 /// What a watcher of one kind tells.
@@ -97,14 +117,15 @@ enum News {
 /// [`KubernetesError`], at once. An API that does not answer is none.
 pub async fn run(options: Options, out: watch::Sender<super::PolicyObjects>) -> Result<(), KubernetesError> {
     let client = client(&options).await?;
-    let watchers = RESOURCES.map(|(kind, group, version, plural)| {
+    let resources = RESOURCES.iter().filter(|(kind, ..)| options.scope.has(*kind));
+    let watchers = resources.clone().map(|&(kind, group, version, plural)| {
         let resource =
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind.to_string()), plural);
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        follow(api, &options.node, kind)
+        follow(api, &options.scope, kind)
     });
     let mut news = stream::select_all(watchers);
-    let mut known = Known::new();
+    let mut known = Known::new(resources.map(|(kind, ..)| *kind));
     while let Some(first) = news.next().await {
         known.take(first);
         // What comes at once is told at once.
@@ -135,10 +156,10 @@ async fn client(options: &Options) -> Result<Client, KubernetesError> {
 }
 
 /// What one kind's watcher tells, for ever.
-fn follow(api: Api<DynamicObject>, node: &str, kind: Kind) -> BoxStream<'static, (Kind, News)> {
+fn follow(api: Api<DynamicObject>, scope: &Scope, kind: Kind) -> BoxStream<'static, (Kind, News)> {
     // From the API server's cache: all nodes list when it comes back.
     let mut config = watcher::Config::default().any_semantic();
-    if kind == Kind::Pod {
+    if let (Kind::Pod, Scope::Node(node)) = (kind, scope) {
         config = config.fields(&format!("spec.nodeName={node}"));
     }
     let events = Box::pin(watcher(api, config));
@@ -199,9 +220,9 @@ struct Known {
 }
 
 impl Known {
-    fn new() -> Self {
+    fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         Self {
-            store: Store::new(RESOURCES.map(|(kind, ..)| kind)),
+            store: Store::new(kinds),
             away: BTreeSet::new(),
             complaints: Vec::new(),
             said_none: false,
