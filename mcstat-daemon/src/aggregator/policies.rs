@@ -105,6 +105,8 @@ pub(super) struct Policies {
 #[derive(Debug, Clone)]
 struct Sum {
     policy: Policy,
+    /// Whether the own source has named it: then it alone says when it is made again.
+    own: bool,
     /// When this server heard of it.
     since: Timestamp,
     /// Publish time of the last change.
@@ -137,18 +139,20 @@ impl Policies {
             let sum = self.sums.entry(Arc::clone(identity)).or_insert_with(|| {
                 Arc::new(Sum {
                     policy: policy.clone(),
+                    own: true,
                     since: now,
                     version,
                     nodes: BTreeMap::new(),
                 })
             });
             // Seldom: only what changed is copied.
-            if sum.policy != *policy {
+            if sum.policy != *policy || !sum.own {
                 let sum = Arc::make_mut(sum);
-                if sum.policy.reference.uid != policy.reference.uid {
+                // A node that told of it first has its own UID for it.
+                if sum.own && sum.policy.reference.uid != policy.reference.uid {
                     sum.begin_anew(now);
                 }
-                (sum.policy, sum.version) = (policy.clone(), version);
+                (sum.policy, sum.own, sum.version) = (policy.clone(), true, version);
             }
         }
         self.existing = existing.map(Arc::new);
@@ -184,6 +188,7 @@ impl Policies {
             };
             Arc::new(Sum {
                 policy,
+                own: false,
                 since: now,
                 version,
                 nodes: BTreeMap::new(),
@@ -197,12 +202,13 @@ impl Policies {
             .entry(node.into())
             .or_insert_with(|| Arc::new(Share::new(uid)));
         let share = Arc::make_mut(share);
-        let made_again = !share.is_of(uid);
+        // Each process counts for itself how often a file was made again: the own source's word is enough.
+        let made_again = known.is_none() && share.is_made_again_as(uid);
         if made_again {
             *share = Share::new(uid);
         }
-        share.take(&reported.rule_traffic_stats);
-        if made_again && known.is_none() {
+        share.take(uid, &reported.rule_traffic_stats);
+        if made_again {
             sum.nodes
                 .retain(|name, share| share.is_of(uid) || nodes.contains_key(&**name));
             (sum.policy.reference, sum.since) = (reported.network_policy.clone(), now);
@@ -212,7 +218,7 @@ impl Policies {
     fn forget(&mut self, nodes: &Nodes<'_>) {
         let existing = self.existing.clone();
         // A policy of the own source's files may come back, and what was counted before is to be told from what comes then.
-        let may_come_back = |sum: &Sum| existing.is_some() && files::is_made_up(&sum.policy.reference.uid);
+        let may_come_back = |sum: &Sum| sum.own && files::is_made_up(&sum.policy.reference.uid);
         self.sums
             .retain(|identity, sum| exists(existing.as_deref(), identity, nodes) || may_come_back(sum));
     }
@@ -291,3 +297,7 @@ impl Sum {
 #[cfg(test)]
 #[path = "policies_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "policies_files_tests.rs"]
+mod files_tests;

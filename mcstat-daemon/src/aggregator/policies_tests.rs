@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// UID, bytes and packets of every policy of this kind, and of each of its rules.
-type Sums = Vec<(String, (u64, u64), Vec<(String, u64, u64)>)>;
+pub(super) type Sums = Vec<(String, (u64, u64), Vec<(String, u64, u64)>)>;
 /// The same, as a test writes it.
 type Expected<'a> = (&'a str, (u64, u64), &'a [(&'a str, u64, u64)]);
 
-fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> Sums {
+pub(super) fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> Sums {
     let counts = |stats: TrafficStats| {
         assert_eq!(stats.sessions, 0, "multicast has no sessions");
         (stats.bytes, stats.packets)
@@ -44,14 +44,14 @@ fn expected(policies: &[Expected<'_>]) -> Sums {
 }
 
 /// One packet count: of the only namespaced policy.
-fn packets(index: &Index, now: &str) -> u64 {
+pub(super) fn packets(index: &Index, now: &str) -> u64 {
     let policies = index.policies::<false>(None, at(now));
     assert_eq!(policies.len(), 1, "{policies:?}");
     policies[0].traffic_stats.packets
 }
 
 /// These policies as a source finds them; without a UID, as `files` does, where none is given.
-fn source(policies: &[(&str, &str)]) -> Option<Existing> {
+pub(super) fn source(policies: &[(&str, &str)]) -> Option<Existing> {
     let text: String = policies
         .iter()
         .map(|(name, uid)| {
@@ -201,60 +201,6 @@ fn while_nodes_disagree_the_policy_that_was_heard_of_last_is_shown() {
     assert_eq!(packets(&index, "08:00:20"), 1);
     index.accept(told("n1", "08:00:21", "u0", 2), at("08:00:21"));
     assert_eq!(packets(&index, "08:00:21"), 3);
-}
-
-const FILE: &str = "file:NetworkPolicy/mkt/p";
-
-/// A UID of a file is made by each process for itself: how often a policy was made again is not the same everywhere.
-#[test]
-fn a_policy_of_a_file_is_one_whatever_its_count() {
-    let again = format!("{FILE}#1");
-    let told = |name, observed, uid: &str, start, packets| {
-        node(name, observed).judging(&[("mkt/p", uid, vec![rule("r", start, 0, packets)])])
-    };
-    let mut index = Index::default();
-    index.follow_policies(source(&[("mkt/p", FILE)]), at("08:00:00"));
-    index.accept(told("n1", "08:00:10", &again, "08:00:00", 10), at("08:00:10"));
-    index.accept(told("n2", "08:00:10", FILE, "08:00:00", 5), at("08:00:10"));
-    assert_eq!(packets(&index, "08:00:10"), 15);
-    // It goes and comes back, here first; n2 never sees it go.
-    index.follow_policies(source(&[]), at("08:00:12"));
-    assert_eq!(sums::<false>(&index, at("08:00:12")), []);
-    index.follow_policies(source(&[("mkt/p", &again)]), at("08:00:14"));
-    assert_eq!(packets(&index, "08:00:14"), 0);
-    index.accept(told("n1", "08:00:20", &again, "08:00:00", 10), at("08:00:20"));
-    index.accept(told("n2", "08:00:20", FILE, "08:00:00", 8), at("08:00:20"));
-    assert_eq!(packets(&index, "08:00:20"), 3);
-    index.accept(
-        told("n1", "08:00:30", &format!("{FILE}#2"), "08:00:16", 4),
-        at("08:00:30"),
-    );
-    assert_eq!(packets(&index, "08:00:30"), 7);
-    let policy = index.policies::<false>(None, at("08:00:30")).remove(0);
-    assert_eq!(policy.metadata.creation_timestamp, Some(at("08:00:14")));
-}
-
-#[test]
-fn a_policy_of_a_file_is_made_again_without_an_own_source_too() {
-    let again = format!("{FILE}#1");
-    let told = |name, observed, uid: &str, start, packets| {
-        node(name, observed).judging(&[("mkt/p", uid, vec![rule("r", start, 0, packets)])])
-    };
-    let mut index = index(
-        [
-            told("gone", "08:00:00", FILE, "08:00:00", 100),
-            told("n1", "08:00:00", FILE, "08:00:00", 10),
-        ],
-        "08:00:00",
-    );
-    index.accept(told("n1", "08:20:00", FILE, "08:00:00", 20), at("08:20:00"));
-    assert_eq!(packets(&index, "08:20:00"), 120);
-    index.accept(told("n1", "08:20:10", &again, "08:20:05", 1), at("08:20:10"));
-    assert_eq!(
-        packets(&index, "08:20:10"),
-        1,
-        "neither its own share nor that of the node that is gone"
-    );
 }
 
 /// Records, what nobody enforced, what a rule does now, over two lives at one node and another node.

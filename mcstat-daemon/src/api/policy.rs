@@ -250,6 +250,13 @@ impl RuleTrafficStats {
         }
     }
 
+    /// Whether every counter is zero.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let counts = (self.traffic_stats, self.segments, self.records, self.would_drop);
+        counts == (TrafficStats::default(), 0, 0, Denied::default())
+    }
+
     /// Takes a newer reading of the same life; no number falls.
     pub fn advance(&mut self, newer: Self) {
         let (before, now) = (self.traffic_stats, newer.traffic_stats);

@@ -6,7 +6,8 @@
 //! ConfigMap is exchanged by a symbolic link.
 //!
 //! A policy without a UID gets one by its name, so that every process that reads the directory gives it the same; when
-//! it goes and comes back it gets another one. A process that did not see it go cannot know that.
+//! it goes and comes back it gets another one. A process that did not see it go cannot know that: only what [`made_of`] says
+//! of a UID is the same everywhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -148,13 +149,13 @@ struct Birth {
 
 impl Files {
     fn new(directory: PathBuf, earlier: &[Arc<str>]) -> Self {
-        let again = |uid: &str| Some((made_of(uid).to_owned(), uid.split_once('#')?.1.parse().ok()?));
+        let mut known: HashMap<String, u32> = HashMap::new();
+        for uid in earlier.iter().filter(|uid| is_made_up(uid)) {
+            let count = known.entry(made_of(uid).to_owned()).or_default();
+            *count = again(uid).max(*count);
+        }
         Self {
-            earlier: earlier
-                .iter()
-                .filter(|uid| is_made_up(uid))
-                .filter_map(|uid| again(uid))
-                .collect(),
+            earlier: known,
             directory,
             files: BTreeMap::new(),
             births: HashMap::new(),
@@ -255,6 +256,19 @@ pub fn made_of(uid: &str) -> &str {
         Some((name, _)) if is_made_up(uid) => name,
         _ => uid,
     }
+}
+
+/// How often the policy with this UID was made again, as the process knows that gave it.
+fn again(uid: &str) -> u32 {
+    let count = uid.split_once('#').filter(|_| is_made_up(uid));
+    count.and_then(|(_, count)| count.parse().ok()).unwrap_or(0)
+}
+
+/// Whether the policy with the first UID was made again and has the second one now. A count that went back tells nothing of
+/// the policy: who counts has forgotten what was.
+#[must_use]
+pub fn is_made_again(before: &str, uid: &str) -> bool {
+    made_of(before) == made_of(uid) && again(before) < again(uid)
 }
 
 /// Whether a UID comes from a file without one.

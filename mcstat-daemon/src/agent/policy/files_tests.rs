@@ -120,12 +120,10 @@ fn a_policy_that_comes_back_is_another_one() {
         directory.write("b.yaml", &policy("p", "Drop"));
         assert_eq!(directory.look().0, [format!("{P}#{again}")]);
     }
-    // Another process: what the maps hold of it is still its own.
-    let uid = format!("{}#2", P.rsplit_once(' ').unwrap().1);
-    directory.files = Files::new(
-        directory.directory.path().to_owned(),
-        &[uid.into(), "file:NetworkPolicy/mkt/q".into()],
-    );
+    // Another process: what the maps hold of it is still its own, the last one where there are several.
+    let uid = P.rsplit_once(' ').unwrap().1;
+    let earlier = [format!("{uid}#2").into(), uid.into(), "file:NetworkPolicy/mkt/q".into()];
+    directory.files = Files::new(directory.directory.path().to_owned(), &earlier);
     directory.write("c.yaml", &policy("q", "Drop"));
     assert_eq!(directory.look().0, [format!("{P}#2"), Q.to_owned()]);
     directory.write("b.yaml", "");
@@ -210,4 +208,15 @@ async fn changes_are_published_until_the_end() {
     stop.send(()).unwrap();
     assert!(running.await.unwrap().is_ok());
     assert!(seen.changed().await.is_err(), "the thread has ended");
+}
+
+#[test]
+fn a_count_that_grows_tells_that_a_policy_was_made_again() {
+    let file = "file:NetworkPolicy/mkt/p";
+    assert!(is_made_again(file, &format!("{file}#1")));
+    assert!(is_made_again(&format!("{file}#9"), &format!("{file}#10")));
+    assert!(!is_made_again(&format!("{file}#1"), &format!("{file}#1")));
+    assert!(!is_made_again(&format!("{file}#2"), file), "who counts began anew");
+    assert!(!is_made_again(file, "file:NetworkPolicy/mkt/q#1"), "another one");
+    assert!(!is_made_again("5f0c#1", "5f0c#2"), "a cluster's UIDs are whole");
 }

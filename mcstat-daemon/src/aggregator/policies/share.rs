@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::api::policy::RuleTrafficStats;
+use crate::{agent::policy::files, api::policy::RuleTrafficStats};
 
 /// Lives of one rule that are kept apart. Twice as many as a node tells of: an older one is never told of again, and can be
 /// added to those before it.
@@ -13,7 +13,7 @@ const LIVES: usize = 16;
 /// One node's part of a sum.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
-    /// The policy's UID, as the node says it.
+    /// The policy's UID, as the node said it last.
     uid: String,
     rules: BTreeMap<String, Rule>,
 }
@@ -46,8 +46,16 @@ impl Share {
         self.uid == uid
     }
 
+    /// Whether this UID tells that the policy was made again since the node's last report.
+    pub(super) fn is_made_again_as(&self, uid: &str) -> bool {
+        files::is_made_again(&self.uid, uid)
+    }
+
     /// Takes a newer report.
-    pub(super) fn take(&mut self, reported: &[RuleTrafficStats]) {
+    pub(super) fn take(&mut self, uid: &str, reported: &[RuleTrafficStats]) {
+        if self.uid != uid {
+            uid.clone_into(&mut self.uid);
+        }
         for reported in reported {
             // Almost always known: the name need not be copied again.
             let rule = match self.rules.get_mut(&reported.name) {
@@ -84,25 +92,27 @@ impl Rule {
         if self.lives.len() > LIVES
             && let Some((_, oldest)) = self.lives.pop_first()
         {
-            let oldest = oldest.counted();
-            match &mut self.past {
-                Some(past) => past.add(&oldest),
-                None => self.past = Some(oldest),
+            match (&mut self.past, oldest.counted()) {
+                (Some(past), Some(oldest)) => past.add(&oldest),
+                (None, Some(oldest)) => self.past = Some(oldest),
+                (_, None) => {}
             }
         }
     }
 
     /// The lives, what the newest does last.
     fn counted(&self) -> impl Iterator<Item = RuleTrafficStats> {
-        self.past.iter().cloned().chain(self.lives.values().map(Life::counted))
+        let lives = self.lives.values().filter_map(Life::counted);
+        self.past.iter().cloned().chain(lives)
     }
 }
 
 impl Life {
-    fn counted(&self) -> RuleTrafficStats {
+    /// `None`: it counted nothing since the policy was made again, and may be of no rule that there is.
+    fn counted(&self) -> Option<RuleTrafficStats> {
         match &self.before {
-            None => self.reported.clone(),
-            Some(before) => self.reported.since(before),
+            None => Some(self.reported.clone()),
+            Some(before) => Some(self.reported.since(before)).filter(|since| !since.is_nothing()),
         }
     }
 }
