@@ -376,7 +376,8 @@ fn a3_data_reports_and_queries_together() {
     agent.holds("A3: the groups", || agent.groups(), &Some(groups));
 }
 
-/// A rule keeps its totals however it changes and over an agent's end; the policy that comes back is another one.
+/// A rule keeps its totals however it changes and over an agent's end, and a policy what its rules counted that are gone; the
+/// policy that comes back is another one.
 #[test]
 fn totals_outlive_changes_and_agents() {
     let bed = Bed::up(&[("e2e", SENDER)]).unwrap();
@@ -422,13 +423,26 @@ fn totals_outlive_changes_and_agents() {
     send_ten(&bed, SENDER, ALLOWED);
     expect(&agent, "the other group is dropped", [0, 10, 30, 0], [10, 30]);
 
+    let judged = |what, reason: &str| {
+        let known = || agent.condition(SENDER, "PolicyKnown");
+        agent.holds(what, known, &Some(format!("True {reason}")));
+    };
+    let unicast = "egress: [{name: unicast, action: Allow, to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]";
+    agent.replace(&(pod(SENDER) + &policy("anp1-multicast", SENDER, unicast)));
+    judged("the policy is about unicast alone", "NoRules");
+    expect(&agent, "it has counted multicast", [0, 10, 30, 0], [10, 30]);
+    agent.replace(&swapped);
+    judged("it is about multicast again", "Enforced");
+    send_ten(&bed, SENDER, ALLOWED);
+    expect(&agent, "the numbers go on", [0, 10, 40, 0], [10, 40]);
+
     agent.replace(&pod(SENDER));
     agent.holds("no policy", || agent.rules("anp1-multicast"), &None);
     agent.replace(&a1());
     expect(
         &agent,
         "the policy that came back counts from zero",
-        [0, 10, 30, 0],
+        [0, 10, 40, 0],
         [0, 0],
     );
 }

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const URL: &str = "http://127.0.0.1:10880";
+const MULTICAST: &str = "225.1.1.1/32";
+const UNICAST: &str = "10.0.0.0/8";
 const NO_SOURCE: &str = "no policy source";
 
 /// The API, and an aggregator beside it.
@@ -107,8 +109,12 @@ fn policy(kind: &str, metadata: &str, cidr: &str) -> String {
     )
 }
 
-fn namespaced() -> String {
-    policy("NetworkPolicy", "namespace: mkt, name: p", "225.1.1.1/32")
+fn cluster_wide(cidr: &str) -> String {
+    policy("ClusterNetworkPolicy", "name: c", cidr)
+}
+
+fn namespaced(cidr: &str) -> String {
+    policy("NetworkPolicy", "namespace: mkt, name: p", cidr)
 }
 
 #[test]
@@ -129,9 +135,9 @@ fn policies_are_those_of_the_cluster() {
     assert_eq!(cluster.says(NO_SOURCE), 1);
 
     // They are there, at zero, before any node speaks of them; what has no rule for multicast is not.
-    let wide = policy("ClusterNetworkPolicy", "name: c", "225.1.1.1/32");
-    let unicast = policy("ClusterNetworkPolicy", "name: u", "10.0.0.0/8");
-    cluster.api.apply(&format!("{wide}{unicast}{}", namespaced()));
+    let both = |cidr| cluster_wide(cidr) + &namespaced(cidr);
+    let unicast = policy("ClusterNetworkPolicy", "name: u", UNICAST);
+    cluster.api.apply(&format!("{}{unicast}", both(MULTICAST)));
     cluster.become_("c=0 p=0 ");
     let first = cluster.uid();
     cluster.report(start, &[("p", &first, 10), ("strange", "u-strange", 5)]);
@@ -143,7 +149,7 @@ fn policies_are_those_of_the_cluster() {
     cluster.become_("c=0 ");
     cluster.report(start, &[("p", &first, 11)]);
     assert_eq!(cluster.policies(), "c=0 ");
-    cluster.api.apply(&namespaced());
+    cluster.api.apply(&namespaced(MULTICAST));
     cluster.become_("c=0 p=0 ");
     let second = cluster.uid();
     assert_ne!(first, second);
@@ -152,21 +158,31 @@ fn policies_are_those_of_the_cluster() {
     cluster.report(start, &[("p", &second, 2)]);
     assert_eq!(cluster.policies(), "c=0 p=2 ");
 
+    // Edited, so that no rule is about multicast for a while: the same policies. What has counted keeps it.
+    cluster.api.apply(&both(UNICAST));
+    cluster.become_("p=2 ");
+    cluster.api.apply(&both(MULTICAST));
+    cluster.become_("c=0 p=2 ");
+    assert_eq!(cluster.uid(), second);
+    let start = Timestamp::now();
+    cluster.report(start, &[("p", &second, 1)]);
+    assert_eq!(cluster.policies(), "c=0 p=3 ");
+
     // Without the API the last policies hold, and nodes are counted.
     cluster.api.kill_server();
     cluster.comes_to_say("cannot be watched; the last policies hold", 1);
-    cluster.report(start, &[("p", &second, 3)]);
-    assert_eq!(cluster.policies(), "c=0 p=3 ");
+    cluster.report(start, &[("p", &second, 2)]);
+    assert_eq!(cluster.policies(), "c=0 p=4 ");
     cluster.api.start_server();
     cluster
         .api
         .kubectl(&["delete", "clusternetworkpolicies.crd.antrea.io", "c"]);
-    cluster.become_("p=3 ");
+    cluster.become_("p=4 ");
 
     // The kinds take their policies with them.
     cluster.api.kubectl(&["delete", "crd", "--all"]);
     cluster.become_("");
     cluster.comes_to_say(NO_SOURCE, 2);
-    cluster.report(start, &[("p", &second, 4)]);
+    cluster.report(start, &[("p", &second, 3)]);
     assert_eq!(cluster.policies(), "");
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::ledger::{
     snapshot::{KnownPolicy, RuleReading},
-    verdict::{Change, CompileError, Compiler, Model, ObjectKey, PodName, Problem, Reach, Stored, Tables},
+    verdict::{Change, CompileError, Compiler, Model, ObjectKey, PodName, Policy, Problem, Reach, Stored, Tables},
 };
 
 /// The least time between two changes: what comes meanwhile is one change more.
@@ -58,7 +58,7 @@ pub enum JudgeError {
 pub(super) struct Judged {
     /// What the kernel judges by.
     pub(super) tables: Arc<Tables>,
-    /// Every policy that has rules for multicast.
+    /// Every policy that there is.
     pub(super) policies: Arc<[KnownPolicy]>,
     /// What each rule is about.
     pub(super) reach: Arc<Reach>,
@@ -213,7 +213,7 @@ impl Judge {
         channels.judged.send_replace(wanted.known.then(|| {
             Judged {
                 tables: Arc::new(self.tables.clone()),
-                policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
+                policies: model.all_policies().map(known).collect(),
                 reach: Arc::new(self.compiler.reach()),
                 problems: self
                     .trouble
@@ -256,10 +256,11 @@ impl Judge {
     }
 }
 
-fn known(key: &ObjectKey, uid: &Arc<str>) -> KnownPolicy {
+fn known((key, uid, policy): (&ObjectKey, &Arc<str>, &Policy)) -> KnownPolicy {
     KnownPolicy {
         key: key.clone(),
         uid: Arc::clone(uid),
+        multicast: !policy.rules.is_empty(),
     }
 }
 

@@ -15,7 +15,9 @@ use self::share::Share;
 use crate::{
     agent::policy::{PolicyObjects, files},
     api::{
-        policy::{NetworkPolicyReference, NetworkPolicyStats, PolicyStats, PolicyStatus, TrafficStats},
+        policy::{
+            NetworkPolicyReference, NetworkPolicyStats, PolicyStats, PolicyStatus, RuleTrafficStats, TrafficStats,
+        },
         resource::Object as _,
         stats::{self, Metadata},
         summary::NodeStatsSummary,
@@ -35,20 +37,22 @@ pub struct Existing(BTreeMap<Identity, Policy>);
 struct Policy {
     cluster_wide: bool,
     reference: NetworkPolicyReference,
+    /// Whether it has rules for multicast now. One that has none is the same policy, and may have some again.
+    multicast: bool,
 }
 
 impl Existing {
-    /// Those with rules for multicast; `None` while the source has not been read: that is not the same as none.
+    /// All of them, whatever their rules are about; `None` while the source has not been read: that is not the same as none.
     #[must_use]
     pub fn of(objects: &PolicyObjects) -> Option<Self> {
         if !objects.known {
             return None;
         }
-        let policies = objects.objects.iter().filter(|object| match &object.content {
-            Content::Policy(policy) => !policy.rules.is_empty(),
-            _ => false,
+        let policies = objects.objects.iter().filter_map(|object| match &object.content {
+            Content::Policy(policy) => Some((object, !policy.rules.is_empty())),
+            _ => None,
         });
-        let policies = policies.map(|Object { key, uid, .. }| {
+        let policies = policies.map(|(Object { key, uid, .. }, multicast)| {
             let policy = Policy {
                 cluster_wide: key.kind == Kind::ClusterNetworkPolicy,
                 reference: NetworkPolicyReference {
@@ -56,6 +60,7 @@ impl Existing {
                     name: key.name.to_string(),
                     uid: uid.to_string(),
                 },
+                multicast,
             };
             (files::made_of(uid).into(), policy)
         });
@@ -185,6 +190,8 @@ impl Policies {
             let policy = Policy {
                 cluster_wide,
                 reference: reported.network_policy.clone(),
+                // Or it had: a node tells of no other.
+                multicast: true,
             };
             Arc::new(Sum {
                 policy,
@@ -245,7 +252,7 @@ impl Policies {
                 *shown = sum;
             }
         }
-        newest.into_values().map(|sum| sum.served(counted)).collect()
+        newest.into_values().filter_map(|sum| sum.served(counted)).collect()
     }
 }
 
@@ -264,13 +271,17 @@ impl Sum {
         shares.for_each(|share| Arc::make_mut(share).begin_anew(now));
     }
 
-    fn served<const CLUSTER_WIDE: bool>(&self, counted: Counted) -> PolicyStats<CLUSTER_WIDE> {
+    /// `None`: it has no rules for multicast and never counted any; at zero it would contradict what others count of it.
+    fn served<const CLUSTER_WIDE: bool>(&self, counted: Counted) -> Option<PolicyStats<CLUSTER_WIDE>> {
         let rules = share::sum(self.nodes.values().map(AsRef::as_ref));
+        if !self.policy.multicast && rules.iter().all(RuleTrafficStats::is_nothing) {
+            return None;
+        }
         let start_time = rules.iter().map(|rule| rule.start_time).min();
         let mut would_drop = crate::api::policy::Denied::default();
         rules.iter().for_each(|rule| would_drop.add(rule.would_drop));
         let reference = &self.policy.reference;
-        PolicyStats {
+        Some(PolicyStats {
             api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
             kind: PolicyStats::<CLUSTER_WIDE>::RESOURCE.kind.to_owned(),
             metadata: Metadata {
@@ -290,7 +301,7 @@ impl Sum {
                 nodes_expected: counted.expected,
                 would_drop,
             },
-        }
+        })
     }
 }
 

@@ -50,8 +50,13 @@ pub(super) fn packets(index: &Index, now: &str) -> u64 {
     policies[0].traffic_stats.packets
 }
 
-/// These policies as a source finds them; without a UID, as `files` does, where none is given.
+/// These policies as a source finds them, by name and UID, each with a rule for multicast.
 pub(super) fn source(policies: &[(&str, &str)]) -> Option<Existing> {
+    source_with("225.1.1.1/32", policies)
+}
+
+/// Each with a rule for this destination.
+fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Option<Existing> {
     let text: String = policies
         .iter()
         .map(|(name, uid)| {
@@ -61,7 +66,7 @@ pub(super) fn source(policies: &[(&str, &str)]) -> Option<Existing> {
             };
             let metadata = json!({"name": name, "namespace": namespace, "uid": uid});
             let spec = json!({"priority": 1, "appliedTo": [{"podSelector": {}}], "egress": [
-                {"name": "r", "action": "Drop", "to": [{"ipBlock": {"cidr": "225.1.1.1/32"}}]}
+                {"name": "r", "action": "Drop", "to": [{"ipBlock": {"cidr": cidr}}]}
             ]});
             let document =
                 json!({"apiVersion": "crd.antrea.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec});
@@ -183,6 +188,51 @@ fn a_policy_that_is_made_again_begins_at_zero() {
                 policy.metadata.creation_timestamp
             ),
             (2, Some("u2"), Some(at(began))),
+            "own source: {own}"
+        );
+    }
+}
+
+/// Somebody edits it and takes its only rule for multicast out, those on unicast stay: it is the same policy.
+#[test]
+fn a_policy_that_has_no_rule_for_multicast_for_a_while_keeps_its_sum() {
+    let ended = and(rule("r", "08:00:00", 1420, 10), "ended", json!(true));
+    for own in [true, false] {
+        let mut index = Index::default();
+        let follow = |index: &mut Index, cidr, now| {
+            if own {
+                let policies = [("mkt/p", "u"), ("mkt/idle", "i")];
+                index.follow_policies(source_with(cidr, &policies), at(now));
+            }
+        };
+        let told = |observed, policies: &[(&str, &str, Vec<Value>)]| node("n1", observed).judging(policies);
+        follow(&mut index, "225.1.1.1/32", "08:00:00");
+        let counting = [
+            ("mkt/p", "u", vec![rule("r", "08:00:00", 1420, 10)]),
+            ("mkt/idle", "i", vec![rule("r", "08:00:00", 0, 0)]),
+        ];
+        index.accept(told("08:00:10", &counting), at("08:00:10"));
+        let idle = ("i", (0, 0), &[("r", 0, 0)][..]);
+        let ten = expected(&[("u", (1420, 10), &[("r", 1420, 10)])]);
+        let both = expected(&[idle, ("u", (1420, 10), &[("r", 1420, 10)])]);
+        assert_eq!(sums::<false>(&index, at("08:00:10")), both, "own source: {own}");
+        follow(&mut index, "10.0.0.0/8", "08:00:11");
+        if own {
+            assert_eq!(sums::<false>(&index, at("08:00:11")), ten);
+        }
+        index.accept(told("08:00:12", &[("mkt/p", "u", vec![ended.clone()])]), at("08:00:12"));
+        assert_eq!(sums::<false>(&index, at("08:00:12")), ten, "own source: {own}");
+        let one = index.policy::<false>("mkt", "idle", at("08:00:12"));
+        assert_eq!(one, None, "what never counted is left to others");
+        follow(&mut index, "225.1.1.1/32", "08:00:13");
+        let again = [
+            ("mkt/p", "u", vec![ended.clone(), rule("r", "08:00:13", 142, 1)]),
+            ("mkt/idle", "i", vec![rule("r", "08:00:13", 0, 0)]),
+        ];
+        index.accept(told("08:00:20", &again), at("08:00:20"));
+        assert_eq!(
+            sums::<false>(&index, at("08:00:20")),
+            expected(&[idle, ("u", (1562, 11), &[("r", 1562, 11)])]),
             "own source: {own}"
         );
     }

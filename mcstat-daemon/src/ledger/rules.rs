@@ -2,7 +2,7 @@
 //!
 //! Each life of a rule is a series of its own: it begins when the rule is first for a Pod of the node and ends when it is
 //! for none; should it come back, it counts from zero with a new start. Promises that a life's last counts stay in every
-//! summary while the policy exists, so that a push that failed loses none of them; of one rule at most [`LIVES`] are kept,
+//! summary while the policy exists, though it may have no rule for multicast any more, so that a push that failed loses none of them; of one rule at most [`LIVES`] are kept,
 //! the newest. Another agent process begins with what its first snapshot holds. Beside each stands what the switch counts
 //! for it (`switch`).
 
@@ -30,8 +30,30 @@ pub(super) struct Rules {
     policies: Option<BTreeMap<(ObjectKey, Arc<str>), Policy>>,
 }
 
-/// The lives of its rules, by name and start.
-type Policy = BTreeMap<Arc<str>, BTreeMap<Timestamp, RuleTrafficStats>>;
+#[derive(Debug)]
+struct Policy {
+    /// Whether it has rules for multicast now.
+    multicast: bool,
+    /// The lives of its rules, by name and start.
+    rules: Lives,
+}
+
+type Lives = BTreeMap<Arc<str>, BTreeMap<Timestamp, RuleTrafficStats>>;
+
+impl Policy {
+    fn new(multicast: bool) -> Self {
+        Self {
+            multicast,
+            rules: Lives::new(),
+        }
+    }
+
+    /// One that never counted multicast would stand there at zero, whatever else its rules do.
+    fn is_told(&self) -> bool {
+        let mut lives = self.rules.values().flat_map(BTreeMap::values);
+        self.multicast || lives.any(|life| !life.is_nothing())
+    }
+}
 
 impl Rules {
     /// Takes a reading in and forgets the policies that are gone.
@@ -41,28 +63,25 @@ impl Rules {
             return;
         };
         let before = self.policies.take().unwrap_or_default();
-        let mut policies: BTreeMap<_, Policy> = reading
-            .policies
-            .iter()
-            .map(|known| ((known.key.clone(), Arc::clone(&known.uid)), Policy::new()))
-            .collect();
+        let known = reading.policies.iter().map(|known| {
+            let key = (known.key.clone(), Arc::clone(&known.uid));
+            (key, Policy::new(known.multicast))
+        });
+        let mut policies: BTreeMap<_, Policy> = known.collect();
         for rule in &reading.rules {
-            policies.entry(key(rule)).or_default();
+            policies.entry(key(rule)).or_insert_with(|| Policy::new(true));
         }
-        for (key, mut rules) in before {
+        for (key, Policy { mut rules, .. }) in before {
             if let Some(policy) = policies.get_mut(&key) {
                 let lives = rules.values_mut().flat_map(BTreeMap::values_mut);
                 lives.for_each(|life| (life.ended, life.switch) = (true, None));
-                *policy = rules;
+                policy.rules = rules;
             }
         }
         let switch = switch::counts(reading, snapshot);
         for (rule, switch) in reading.rules.iter().zip(switch) {
-            let lives = policies
-                .entry(key(rule))
-                .or_default()
-                .entry(Arc::clone(&rule.row.id.name))
-                .or_default();
+            let policy = policies.entry(key(rule)).or_insert_with(|| Policy::new(true));
+            let lives = policy.rules.entry(Arc::clone(&rule.row.id.name)).or_default();
             lives.insert(rule.start, stats(rule, switch));
             while lives.len() > LIVES {
                 lives.pop_first();
@@ -71,10 +90,11 @@ impl Rules {
         self.policies = Some(policies);
     }
 
-    /// The policies of this kind; `None` without a policy source.
+    /// The policies of this kind that have rules for multicast, or counted some; `None` without a policy source.
     pub(super) fn of(&self, kind: Kind) -> Option<Vec<NetworkPolicyStats>> {
         let of_kind = self.policies.as_ref()?.iter().filter(|((key, _), _)| key.kind == kind);
-        Some(of_kind.map(|((key, uid), rules)| policy(key, uid, rules)).collect())
+        let told = of_kind.filter(|(_, policy)| policy.is_told());
+        Some(told.map(|((key, uid), of)| policy(key, uid, &of.rules)).collect())
     }
 }
 
@@ -82,7 +102,7 @@ fn key(rule: &RuleReading) -> (ObjectKey, Arc<str>) {
     (rule.row.policy.clone(), Arc::clone(&rule.row.id.uid))
 }
 
-fn policy(key: &ObjectKey, uid: &str, rules: &Policy) -> NetworkPolicyStats {
+fn policy(key: &ObjectKey, uid: &str, rules: &Lives) -> NetworkPolicyStats {
     let rules: Vec<_> = rules.values().flat_map(BTreeMap::values).cloned().collect();
     NetworkPolicyStats {
         network_policy: NetworkPolicyReference {

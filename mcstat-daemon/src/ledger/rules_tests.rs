@@ -62,6 +62,7 @@ fn reading(policies: &[(&ObjectKey, &str)], rules: Vec<RuleReading>) -> PolicyRe
             .map(|(key, uid)| KnownPolicy {
                 key: (*key).clone(),
                 uid: (*uid).into(),
+                multicast: true,
             })
             .collect(),
         rules,
@@ -184,6 +185,61 @@ fn a_rule_that_comes_back_begins_anew_and_its_first_life_is_kept() {
     assert_eq!((policy.traffic_stats.packets, policy.start_time), (18, Some(at(0))));
     update(&mut rules, reading(&[], vec![]));
     assert_eq!(rules.of(Kind::NetworkPolicy), Some(vec![]));
+}
+
+/// Somebody edits it and takes its only rule for multicast out, those on unicast stay: it is the same policy.
+#[test]
+fn a_policy_that_has_no_rule_for_multicast_for_a_while_keeps_what_it_counted() {
+    let (p, idle, unicast) = (annp("p"), annp("idle"), annp("unicast"));
+    let with = |multicast| {
+        let mut reading = reading(&[(&p, "u"), (&idle, "i"), (&unicast, "x")], vec![]);
+        for known in &mut reading.policies {
+            known.multicast = multicast && &*known.uid != "x";
+        }
+        reading
+    };
+    let mut rules = Rules::default();
+    let first = || data(rule(&p, "u", "r", Action::Drop, 0), 10);
+    let counting = || PolicyReading {
+        rules: vec![first(), rule(&idle, "i", "r", Action::Drop, 0)],
+        ..with(true)
+    };
+    update(&mut rules, counting());
+    let told = |rules: &Rules| -> Vec<_> {
+        let policies = rules.of(Kind::NetworkPolicy).unwrap().into_iter();
+        policies
+            .map(|policy| (policy.network_policy.name, policy.traffic_stats.packets))
+            .collect()
+    };
+    assert_eq!(told(&rules), [("idle".to_owned(), 0), ("p".to_owned(), 10)]);
+    // The rules are retired: their last readings come once more.
+    update(
+        &mut rules,
+        PolicyReading {
+            rules: counting().rules,
+            ..with(false)
+        },
+    );
+    for _ in 0..2 {
+        assert_eq!(
+            told(&rules),
+            [("p".to_owned(), 10)],
+            "what counted nothing stands nowhere"
+        );
+        update(&mut rules, with(false));
+    }
+    assert_eq!(lives(&rules), [("r".into(), at(0), 10, true)]);
+    let second = data(rule(&p, "u", "r", Action::Drop, 30), 1);
+    update(
+        &mut rules,
+        PolicyReading {
+            rules: vec![second],
+            ..with(true)
+        },
+    );
+    assert_eq!(told(&rules), [("idle".to_owned(), 0), ("p".to_owned(), 11)]);
+    update(&mut rules, reading(&[], vec![]));
+    assert_eq!(told(&rules), []);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::ledger::verdict::{ObjectKey, Reach, RuleRow, Tables};
 pub struct PolicyReading {
     /// What the kernel judges by, to judge again what only user space sees whole.
     pub tables: Arc<Tables>,
-    /// Every policy that has rules for multicast, also one that is for no Pod of this node: what is not here, and has no
-    /// rule below, does not exist.
+    /// Every policy, also one that is for no Pod of this node or has no rules for multicast: what is not here, and has no rule
+    /// below, does not exist.
     pub policies: Vec<KnownPolicy>,
     /// Every rule that is for any Pod of this node, sorted by slot. One that is retired may stand here once more, with its
     /// last counts.
@@ -34,6 +34,8 @@ pub struct KnownPolicy {
     pub key: ObjectKey,
     /// UID; another one when it is made again.
     pub uid: Arc<str>,
+    /// Whether it has rules for multicast now.
+    pub multicast: bool,
 }
 
 /// What is enforced, and not only judged.

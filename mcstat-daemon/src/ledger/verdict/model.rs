@@ -74,10 +74,14 @@ impl FromIterator<Object> for Model {
 }
 
 impl Model {
+    /// Every policy, with its UID; also those without rules for multicast: they may have had some.
+    pub fn all_policies(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<str>, &Policy)> {
+        self.policies.iter().map(|(key, (uid, policy))| (key, uid, &**policy))
+    }
+
     /// Every policy that has rules for multicast, with its UID; also those that apply to no Pod here.
     pub fn policies(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<str>, &Policy)> {
-        let policies = self.policies.iter().map(|(key, (uid, policy))| (key, uid, &**policy));
-        policies.filter(|(_, _, policy)| !policy.rules.is_empty())
+        self.all_policies().filter(|(_, _, policy)| !policy.rules.is_empty())
     }
 
     /// Whether selectors find the same Pods as in the other, for all that can be told at a glance.
