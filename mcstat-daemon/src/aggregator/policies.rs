@@ -210,9 +210,13 @@ impl Policies {
             .or_insert_with(|| Arc::new(Share::new(uid)));
         let share = Arc::make_mut(share);
         // Each process counts for itself how often a file was made again: the own source's word is enough.
-        let made_again = known.is_none() && share.is_made_again_as(uid);
+        let grown = share.is_made_again_as(uid);
+        let made_again = known.is_none() && grown;
         if made_again {
             *share = Share::new(uid);
+        } else if grown && known == Some(None) {
+            // It has seen the policy go, and will see it come back.
+            share.run_ahead();
         }
         share.take(uid, &reported.rule_traffic_stats);
         if made_again {

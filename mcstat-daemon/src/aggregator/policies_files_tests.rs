@@ -125,6 +125,61 @@ fn whether_the_node_or_the_own_source_tells_of_a_file_first_is_no_matter() {
     }
 }
 
+/// Every process looks at the directory once a second, and a node may be the first to see that a policy is back.
+#[test]
+fn what_a_node_counts_of_a_policy_before_the_own_source_sees_it_again_is_counted() {
+    for (first, second, third) in [(0, 1, 2), (3, 4, 5)] {
+        let uid = |again| match again {
+            0 => FILE.to_owned(),
+            again => format!("{FILE}#{again}"),
+        };
+        let told = |name, observed, again: u32, lives: &[(&str, u64)]| {
+            let rules = lives.iter().map(|(start, packets)| rule("r", start, 0, *packets));
+            node(name, observed).judging(&[("mkt/p", &uid(again), rules.collect())])
+        };
+        let mut index = Index::default();
+        index.follow_policies(source(&[("mkt/p", &uid(0))]), at("08:00:00"));
+        index.accept(told("n1", "08:00:10", first, &[("08:00:00", 10)]), at("08:00:10"));
+        index.accept(told("n2", "08:00:10", first, &[("08:00:00", 5)]), at("08:00:10"));
+        assert_eq!(packets(&index, "08:00:10"), 15);
+        index.follow_policies(source(&[]), at("08:00:11"));
+        index.accept(told("n2", "08:00:11", first, &[("08:00:00", 6)]), at("08:00:11"));
+        index.accept(told("n1", "08:00:12", second, &[("08:00:11", 3)]), at("08:00:12"));
+        assert_eq!(sums::<false>(&index, at("08:00:12")), []);
+        index.follow_policies(source(&[("mkt/p", &uid(1))]), at("08:00:12"));
+        assert_eq!(
+            packets(&index, "08:00:12"),
+            3,
+            "n1 tells of the new one, n2 of the one before"
+        );
+        index.accept(told("n1", "08:00:13", second, &[("08:00:11", 4)]), at("08:00:13"));
+        index.accept(told("n2", "08:00:13", second, &[("08:00:12", 1)]), at("08:00:13"));
+        assert_eq!(packets(&index, "08:00:13"), 5);
+        // Once more, and the own source is first: what was counted of the second one is not the third one's.
+        index.follow_policies(source(&[]), at("08:00:20"));
+        index.follow_policies(source(&[("mkt/p", &uid(2))]), at("08:00:21"));
+        assert_eq!(packets(&index, "08:00:21"), 0);
+        index.accept(told("n1", "08:00:22", third, &[("08:00:21", 2)]), at("08:00:22"));
+        assert_eq!(packets(&index, "08:00:22"), 2);
+    }
+}
+
+#[test]
+fn a_file_that_is_made_again_twice_between_two_looks_is_the_last_one() {
+    let told = |observed, uid: &str, start, packets| {
+        node("n1", observed).judging(&[("mkt/p", uid, vec![rule("r", start, 0, packets)])])
+    };
+    let again = |n: u32| format!("{FILE}#{n}");
+    let mut index = Index::default();
+    index.follow_policies(source(&[("mkt/p", FILE)]), at("08:00:00"));
+    index.accept(told("08:00:10", FILE, "08:00:00", 10), at("08:00:10"));
+    index.follow_policies(source(&[]), at("08:00:11"));
+    index.accept(told("08:00:12", &again(1), "08:00:11", 3), at("08:00:12"));
+    index.accept(told("08:00:14", &again(2), "08:00:13", 1), at("08:00:14"));
+    index.follow_policies(source(&[("mkt/p", &again(1))]), at("08:00:15"));
+    assert_eq!(packets(&index, "08:00:15"), 1);
+}
+
 #[test]
 fn a_file_that_is_made_again_with_other_rules_has_those_alone() {
     let again = format!("{FILE}#1");

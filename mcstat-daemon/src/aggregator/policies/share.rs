@@ -15,6 +15,8 @@ const LIVES: usize = 16;
 pub(super) struct Share {
     /// The policy's UID, as the node said it last.
     uid: String,
+    /// The node has told of the policy that was made again, which this server's own source has not seen yet.
+    ahead: bool,
     rules: BTreeMap<String, Rule>,
 }
 
@@ -30,6 +32,8 @@ struct Life {
     reported: RuleTrafficStats,
     /// What belongs to the policy's life before this one.
     before: Option<RuleTrafficStats>,
+    /// It belongs to the policy's life after this one.
+    ahead: bool,
 }
 
 impl Share {
@@ -37,6 +41,7 @@ impl Share {
     pub(super) fn new(uid: &str) -> Self {
         Self {
             uid: uid.to_owned(),
+            ahead: false,
             rules: BTreeMap::new(),
         }
     }
@@ -49,6 +54,14 @@ impl Share {
     /// Whether this UID tells that the policy was made again since the node's last report.
     pub(super) fn is_made_again_as(&self, uid: &str) -> bool {
         files::is_made_again(&self.uid, uid)
+    }
+
+    /// What is reported now is of a policy that was made again, and [`Self::begin_anew`] comes later: nodes look for
+    /// themselves, and may see it first.
+    pub(super) fn run_ahead(&mut self) {
+        self.ahead = true;
+        let lives = self.rules.values_mut().flat_map(|rule| rule.lives.values_mut());
+        lives.for_each(|life| life.ahead = false);
     }
 
     /// Takes a newer report.
@@ -64,16 +77,20 @@ impl Share {
             };
             match rule.lives.get_mut(&reported.start_time) {
                 Some(life) => life.reported.advance(reported.clone()),
-                None => rule.begin(reported),
+                None => rule.begin(reported, self.ahead),
             }
         }
     }
 
-    /// What was counted until now belongs to a policy that was there before.
+    /// What was counted until now belongs to a policy that was there before, but for what ran ahead.
     pub(super) fn begin_anew(&mut self, now: Timestamp) {
+        self.ahead = false;
         for rule in self.rules.values_mut() {
             rule.past = None;
             for life in rule.lives.values_mut() {
+                if std::mem::take(&mut life.ahead) {
+                    continue;
+                }
                 let mut before = life.reported.clone();
                 before.start_time = now;
                 life.before = Some(before);
@@ -83,10 +100,11 @@ impl Share {
 }
 
 impl Rule {
-    fn begin(&mut self, reported: &RuleTrafficStats) {
+    fn begin(&mut self, reported: &RuleTrafficStats, ahead: bool) {
         let life = Life {
             reported: reported.clone(),
             before: None,
+            ahead,
         };
         self.lives.insert(reported.start_time, life);
         if self.lives.len() > LIVES
