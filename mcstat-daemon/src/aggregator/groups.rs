@@ -316,3 +316,7 @@ fn saturated(count: usize) -> u32 {
 #[cfg(test)]
 #[path = "groups_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "groups_senders_tests.rs"]
+mod senders_tests;
