@@ -171,7 +171,9 @@ fn follow(api: Api<DynamicObject>, scope: &Scope, kind: Kind) -> BoxStream<'stat
         let now = Instant::now;
         let (news, wait) = match events.next().await? {
             Ok(event) => {
-                backoff.succeeded(now());
+                if is_answer(&event) {
+                    backoff.succeeded(now());
+                }
                 (News::Event(Box::new(event)), None)
             }
             Err(error) if is_not_found(&error) => (News::Absent, Some(backoff::MAX)),
@@ -183,6 +185,11 @@ fn follow(api: Api<DynamicObject>, scope: &Scope, kind: Kind) -> BoxStream<'stat
         Some(((kind, news), (events, backoff, wait)))
     })
     .boxed()
+}
+
+/// Whether the API has told this: a watcher says by itself that it is about to list.
+fn is_answer(event: &Event<DynamicObject>) -> bool {
+    !matches!(event, Event::Init)
 }
 
 /// The API answers, and has no such resource.
@@ -232,7 +239,9 @@ impl Known {
     fn take(&mut self, (kind, news): (Kind, News)) {
         match news {
             News::Event(event) => {
-                self.back(kind);
+                if is_answer(&event) {
+                    self.back(kind);
+                }
                 self.store.take(kind, *event);
             }
             News::Absent => {
@@ -242,8 +251,10 @@ impl Known {
                 }
             }
             News::Away(error) => {
-                if self.away.is_empty() {
+                if self.away.is_empty() && self.store.complete() {
                     warn!(%kind, error, "the Kubernetes API cannot be watched; the last policies hold");
+                } else if self.away.is_empty() {
+                    warn!(%kind, error, "the Kubernetes API cannot be watched; which policies there are is not known yet");
                 } else {
                     debug!(%kind, error, "the Kubernetes API cannot be watched");
                 }
@@ -272,5 +283,26 @@ impl Known {
         let failures = objects.failures.iter().map(Failure::to_string).collect();
         complain(&mut self.complaints, failures);
         publish(objects, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An API that refuses every list: the watcher begins each attempt with `Init`.
+    #[test]
+    fn an_api_is_back_when_it_answers() {
+        let kind = Kind::NetworkPolicy;
+        let mut known = Known::new([kind]);
+        let told = |event| (kind, News::Event(Box::new(event)));
+        for _ in 0..2 {
+            known.take(told(Event::Init));
+            known.take((kind, News::Away("Unauthorized".to_owned())));
+        }
+        known.take(told(Event::Init));
+        assert_eq!(known.away, BTreeSet::from([kind]));
+        known.take(told(Event::InitDone));
+        assert_eq!(known.away, BTreeSet::new());
     }
 }
