@@ -1,6 +1,9 @@
 //! What one node counted of one policy, life by life.
+//!
+//! There is one for each node and policy, so everything lies in vectors as long as what is in them: a tree has room for
+//! eleven entries where there is almost always one.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
 
@@ -17,21 +20,24 @@ pub(super) struct Share {
     uid: String,
     /// The node has told of the policy that was made again, which this server's own source has not seen yet.
     ahead: bool,
-    rules: BTreeMap<String, Rule>,
+    /// Sorted by name.
+    rules: Vec<Rule>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Rule {
-    lives: BTreeMap<Timestamp, Life>,
+    name: Box<str>,
+    /// Sorted by start.
+    lives: Vec<Life>,
     /// The sum of lives that are too many.
-    past: Option<RuleTrafficStats>,
+    past: Option<Box<RuleTrafficStats>>,
 }
 
 #[derive(Debug, Clone)]
 struct Life {
     reported: RuleTrafficStats,
     /// What belongs to the policy's life before this one.
-    before: Option<RuleTrafficStats>,
+    before: Option<Box<RuleTrafficStats>>,
     /// It belongs to the policy's life after this one.
     ahead: bool,
 }
@@ -42,7 +48,7 @@ impl Share {
         Self {
             uid: uid.to_owned(),
             ahead: false,
-            rules: BTreeMap::new(),
+            rules: Vec::new(),
         }
     }
 
@@ -60,7 +66,7 @@ impl Share {
     /// themselves, and may see it first.
     pub(super) fn run_ahead(&mut self) {
         self.ahead = true;
-        let lives = self.rules.values_mut().flat_map(|rule| rule.lives.values_mut());
+        let lives = self.rules.iter_mut().flat_map(|rule| &mut rule.lives);
         lives.for_each(|life| life.ahead = false);
     }
 
@@ -70,67 +76,90 @@ impl Share {
             uid.clone_into(&mut self.uid);
         }
         for reported in reported {
-            // Almost always known: the name need not be copied again.
-            let rule = match self.rules.get_mut(&reported.name) {
-                Some(rule) => rule,
-                None => self.rules.entry(reported.name.clone()).or_default(),
-            };
-            match rule.lives.get_mut(&reported.start_time) {
-                Some(life) => life.reported.advance(reported.clone()),
-                None => rule.begin(reported, self.ahead),
-            }
+            let found = self.rules.binary_search_by(|rule| (*rule.name).cmp(&reported.name));
+            let place = found.unwrap_or_else(|place| {
+                self.rules.reserve_exact(1);
+                self.rules.insert(place, Rule::new(&reported.name));
+                place
+            });
+            let rule = self.rules.get_mut(place);
+            rule.into_iter().for_each(|rule| rule.take(reported, self.ahead));
         }
     }
 
     /// What was counted until now belongs to a policy that was there before, but for what ran ahead.
     pub(super) fn begin_anew(&mut self, now: Timestamp) {
         self.ahead = false;
-        for rule in self.rules.values_mut() {
+        for rule in &mut self.rules {
             rule.past = None;
-            for life in rule.lives.values_mut() {
+            for life in &mut rule.lives {
                 if std::mem::take(&mut life.ahead) {
                     continue;
                 }
                 let mut before = life.reported.clone();
                 before.start_time = now;
-                life.before = Some(before);
+                life.before = Some(Box::new(before));
             }
         }
     }
 }
 
 impl Rule {
-    fn begin(&mut self, reported: &RuleTrafficStats, ahead: bool) {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            lives: Vec::new(),
+            past: None,
+        }
+    }
+
+    fn take(&mut self, reported: &RuleTrafficStats, ahead: bool) {
+        let start = reported.start_time;
+        let place = self.lives.partition_point(|life| life.reported.start_time < start);
+        match self
+            .lives
+            .get_mut(place)
+            .filter(|life| life.reported.start_time == start)
+        {
+            Some(life) => life.reported.advance(reported.clone()),
+            None => self.begin(place, reported, ahead),
+        }
+    }
+
+    fn begin(&mut self, place: usize, reported: &RuleTrafficStats, ahead: bool) {
         let life = Life {
             reported: reported.clone(),
             before: None,
             ahead,
         };
-        self.lives.insert(reported.start_time, life);
-        if self.lives.len() > LIVES
-            && let Some((_, oldest)) = self.lives.pop_first()
-        {
+        self.lives.reserve_exact(1);
+        self.lives.insert(place, life);
+        if self.lives.len() > LIVES {
+            let oldest = self.lives.remove(0);
             match (&mut self.past, oldest.counted()) {
                 (Some(past), Some(oldest)) => past.add(&oldest),
-                (None, Some(oldest)) => self.past = Some(oldest),
+                (None, Some(oldest)) => self.past = Some(Box::new(oldest.into_owned())),
                 (_, None) => {}
             }
         }
     }
 
     /// The lives, what the newest does last.
-    fn counted(&self) -> impl Iterator<Item = RuleTrafficStats> {
-        let lives = self.lives.values().filter_map(Life::counted);
-        self.past.iter().cloned().chain(lives)
+    fn counted(&self) -> impl Iterator<Item = Cow<'_, RuleTrafficStats>> {
+        let lives = self.lives.iter().filter_map(Life::counted);
+        self.past.iter().map(|past| Cow::Borrowed(&**past)).chain(lives)
     }
 }
 
 impl Life {
     /// `None`: it counted nothing since the policy was made again, and may be of no rule that there is.
-    fn counted(&self) -> Option<RuleTrafficStats> {
+    fn counted(&self) -> Option<Cow<'_, RuleTrafficStats>> {
         match &self.before {
-            None => Some(self.reported.clone()),
-            Some(before) => Some(self.reported.since(before)).filter(|since| !since.is_nothing()),
+            None => Some(Cow::Borrowed(&self.reported)),
+            Some(before) => {
+                let since = self.reported.since(before);
+                (!since.is_nothing()).then_some(Cow::Owned(since))
+            }
         }
     }
 }
@@ -140,17 +169,20 @@ impl Life {
 pub(super) fn sum<'a>(shares: impl ExactSizeIterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
     let alone = shares.len() == 1;
     let mut sums: BTreeMap<&str, (RuleTrafficStats, Timestamp)> = BTreeMap::new();
-    for (name, rule) in shares.flat_map(|share| &share.rules) {
-        for mut life in rule.counted() {
-            // One that ended here is none that ended everywhere.
-            life.ended = false;
-            life.switch = life.switch.filter(|_| alone);
+    for rule in shares.flat_map(|share| &share.rules) {
+        for life in rule.counted() {
             let began = life.start_time;
-            match sums.get_mut(name.as_str()) {
-                None => drop(sums.insert(name, (life, began))),
+            let switch = life.switch.filter(|_| alone);
+            match sums.get_mut(&*rule.name) {
+                None => {
+                    let mut first = life.into_owned();
+                    // One that ended here is none that ended everywhere.
+                    (first.ended, first.switch) = (false, switch);
+                    sums.insert(&rule.name, (first, began));
+                }
                 Some((sum, newest)) => {
                     if began >= *newest {
-                        (sum.action, sum.switch, *newest) = (life.action, life.switch, began);
+                        (sum.action, sum.switch, *newest) = (life.action, switch, began);
                     }
                     sum.add(&life);
                 }
