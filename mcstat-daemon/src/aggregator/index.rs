@@ -204,8 +204,8 @@ impl Index {
         Unheard::of(nodes, wanted, now)
     }
 
-    /// Which policies there are, by a source of this server's own; without one they are those that nodes report.
-    pub fn follow_policies(&mut self, existing: Option<Existing>, now: Timestamp) {
+    /// Which policies there are, by a source of this server's own; until it has told, they are those that nodes report.
+    pub fn follow_policies(&mut self, existing: Existing, now: Timestamp) {
         self.published_ms = now.as_millisecond().max(self.published_ms.saturating_add(1));
         let nodes = said_by(&self.nodes, now);
         self.policies.follow(existing, &nodes, self.published_ms, now);
@@ -333,7 +333,7 @@ impl SharedIndex {
     }
 
     /// [`Index::follow_policies`].
-    pub fn follow_policies(&self, existing: Option<Existing>, now: Timestamp) {
+    pub fn follow_policies(&self, existing: Existing, now: Timestamp) {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut guard).follow_policies(existing, now);
     }

@@ -153,9 +153,9 @@ pub async fn follow_policies(mut objects: watch::Receiver<PolicyObjects>, index:
         let existing = Existing::of(&objects.borrow_and_update());
         let existing = existing.or_else(|| told.as_ref().map(|_| Existing::default()));
         // Pods and namespaces come and go more often than policies.
-        if existing.is_some() && existing != told {
+        if let Some(existing) = existing.filter(|existing| told.as_ref() != Some(existing)) {
             index.follow_policies(existing.clone(), Timestamp::now());
-            told = existing;
+            told = Some(existing);
         }
         if objects.changed().await.is_err() {
             return;

@@ -137,11 +137,12 @@ impl Policies {
         self.forget(nodes);
     }
 
-    /// The source of this server's own says what there is; `None`: it has none.
-    pub(super) fn follow(&mut self, existing: Option<Existing>, nodes: &Nodes<'_>, version: i64, now: Timestamp) {
-        let before = self.sums.keys().cloned().collect::<Vec<_>>();
-        for (identity, policy) in existing.iter().flat_map(|existing| &existing.0) {
+    /// The source of this server's own says what there is.
+    pub(super) fn follow(&mut self, existing: Existing, nodes: &Nodes<'_>, version: i64, now: Timestamp) {
+        let mut new = Vec::new();
+        for (identity, policy) in &existing.0 {
             let sum = self.sums.entry(Arc::clone(identity)).or_insert_with(|| {
+                new.push(Arc::clone(identity));
                 Arc::new(Sum {
                     policy: policy.clone(),
                     own: true,
@@ -160,11 +161,11 @@ impl Policies {
                 (sum.policy, sum.own, sum.version) = (policy.clone(), true, version);
             }
         }
-        self.existing = existing.map(Arc::new);
+        self.existing = Some(Arc::new(existing));
         // A node may have told of it first.
-        for (node, said) in nodes {
-            for (identity, (cluster_wide, reported)) in said.iter().flat_map(|said| &said.0) {
-                if !before.contains(identity) {
+        for identity in &new {
+            for (node, said) in nodes {
+                if let Some((cluster_wide, reported)) = said.and_then(|said| said.0.get(identity)) {
                     self.count(node, identity, *cluster_wide, reported, nodes, (version, now));
                 }
             }

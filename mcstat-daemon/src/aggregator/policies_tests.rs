@@ -51,12 +51,12 @@ pub(super) fn packets(index: &Index, now: &str) -> u64 {
 }
 
 /// These policies as a source finds them, by name and UID, each with a rule for multicast.
-pub(super) fn source(policies: &[(&str, &str)]) -> Option<Existing> {
+pub(super) fn source(policies: &[(&str, &str)]) -> Existing {
     source_with("225.1.1.1/32", policies)
 }
 
 /// Each with a rule for this destination.
-fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Option<Existing> {
+fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Existing {
     let text: String = policies
         .iter()
         .map(|(name, uid)| {
@@ -78,6 +78,7 @@ fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Option<Existing> {
         failures: Vec::new(),
         known: true,
     })
+    .unwrap()
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl<'a> Cluster<'a> {
         text
     }
 
-    fn existing(&self, file: &str) -> Option<Existing> {
+    fn existing(&self, file: &str) -> Existing {
         let path = self.folder.join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Existing::of(&PolicyObjects {
@@ -112,6 +112,7 @@ impl<'a> Cluster<'a> {
             failures: Vec::new(),
             known: true,
         })
+        .expect("it is known")
     }
 
     /// A report as it is sent: what all have in common needs not be written down.
