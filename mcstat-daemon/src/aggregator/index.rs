@@ -128,6 +128,11 @@ impl Index {
         self.nodes.insert(name.clone(), Arc::new(entry));
         let nodes = said_by(&self.nodes, now);
         self.policies.take(&name, &nodes, self.published_ms, now);
+        let entry = self.nodes.get_mut(&name).and_then(Arc::get_mut);
+        let said = entry.and_then(|entry| entry.said.as_mut());
+        if let Some(said) = said.and_then(|(_, said)| Arc::get_mut(said)) {
+            said.settle(&self.policies);
+        }
         Accepted::Newest
     }
 

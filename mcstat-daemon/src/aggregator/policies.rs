@@ -7,7 +7,10 @@
 
 mod share;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -70,7 +73,12 @@ impl Existing {
 
 /// What one node said of policies.
 #[derive(Debug, Default)]
-pub(super) struct Said(BTreeMap<Identity, (bool, NetworkPolicyStats)>);
+pub(super) struct Said {
+    /// Those whose sums have it.
+    counted: BTreeSet<Identity>,
+    /// Of the others: the source of this server's own may come to know them.
+    uncounted: BTreeMap<Identity, (bool, NetworkPolicyStats)>,
+}
 
 impl Said {
     /// Takes it out of a summary; `None`: the node has no source of policies, or has not read it yet.
@@ -89,11 +97,29 @@ impl Said {
                 (identity, (cluster_wide, policy))
             })
         });
-        Some(Self(said.collect()))
+        Some(Self {
+            counted: BTreeSet::new(),
+            uncounted: said.collect(),
+        })
+    }
+
+    /// Lets go what these sums have taken: it would be there twice, for each node and policy. What the own source has not
+    /// told of yet may be taken from the sums again.
+    pub(super) fn settle(&mut self, policies: &Policies) {
+        if policies.existing.is_none() {
+            return;
+        }
+        for (identity, told) in std::mem::take(&mut self.uncounted) {
+            if let Some((identity, _)) = policies.sums.get_key_value(&identity) {
+                self.counted.insert(Arc::clone(identity));
+            } else {
+                self.uncounted.insert(identity, told);
+            }
+        }
     }
 
     fn names(&self, identity: &str) -> bool {
-        self.0.contains_key(identity)
+        self.counted.contains(identity) || self.uncounted.contains_key(identity)
     }
 }
 
@@ -131,8 +157,14 @@ impl Policies {
     /// Takes what this node said, which is among `nodes`, and forgets the policies that are gone.
     pub(super) fn take(&mut self, node: &str, nodes: &Nodes<'_>, version: i64, now: Timestamp) {
         let said = nodes.get(node).copied().flatten();
-        for (identity, (cluster_wide, reported)) in said.iter().flat_map(|said| &said.0) {
+        for (identity, (cluster_wide, reported)) in said.iter().flat_map(|said| &said.uncounted) {
             self.count(node, identity, *cluster_wide, reported, nodes, (version, now));
+        }
+        // What it said before holds: the numbers are the same, and of one node fewer that reports.
+        for identity in said.iter().flat_map(|said| &said.counted) {
+            if let Some(sum) = self.sums.get_mut(identity) {
+                Arc::make_mut(sum).version = version;
+            }
         }
         self.forget(nodes);
     }
@@ -165,7 +197,7 @@ impl Policies {
         // A node may have told of it first.
         for identity in &new {
             for (node, said) in nodes {
-                if let Some((cluster_wide, reported)) = said.and_then(|said| said.0.get(identity)) {
+                if let Some((cluster_wide, reported)) = said.and_then(|said| said.uncounted.get(identity)) {
                     self.count(node, identity, *cluster_wide, reported, nodes, (version, now));
                 }
             }
