@@ -87,7 +87,14 @@ impl Index {
     /// Takes a node's summary that arrived at `now`. Every row gets the publish time in milliseconds as its
     /// resourceVersion, so that a list from one replica can be continued on another.
     pub fn accept(&mut self, mut summary: NodeStatsSummary, now: Timestamp) -> Accepted {
-        self.nodes.retain(|_, entry| !entry.is_expired(now));
+        let policies = &mut self.policies;
+        self.nodes.retain(|name, entry| {
+            let expired = entry.is_expired(now);
+            if expired {
+                policies.leave(name);
+            }
+            !expired
+        });
         if self
             .nodes
             .get(&summary.metadata.name)

@@ -169,6 +169,15 @@ impl Policies {
         self.forget(nodes);
     }
 
+    /// A node is gone. Where it had no rule it leaves nothing: nodes come and go for as long as a policy stays.
+    pub(super) fn leave(&mut self, node: &str) {
+        for sum in self.sums.values_mut() {
+            if sum.nodes.get(node).is_some_and(|share| share.is_empty()) {
+                Arc::make_mut(sum).nodes.remove(node);
+            }
+        }
+    }
+
     /// The source of this server's own says what there is.
     pub(super) fn follow(&mut self, existing: Existing, nodes: &Nodes<'_>, version: i64, now: Timestamp) {
         let mut new = Vec::new();

@@ -301,6 +301,23 @@ fn what_a_switch_counts_is_of_one_node() {
     assert_eq!(rule_of(&index)["trafficStats"]["packets"], 22);
 }
 
+#[test]
+fn a_node_that_had_no_rule_leaves_nothing_behind() {
+    let count =
+        json!({"match": "unique", "packets": 10, "bytes": 1420, "wire": {"packets": 10, "bytes": 1420}, "rules": 1});
+    let counting = |observed| {
+        let rule = and(rule("r", "08:00:00", 1420, 10), "switch", count.clone());
+        node("n1", observed).judging(&[("acnp", "u", vec![rule])])
+    };
+    let idle = node("n2", "08:00:10").judging(&[("acnp", "u", vec![])]);
+    let mut index = index([counting("08:00:10"), idle], "08:00:10");
+    let switch = |index: &Index, now| index.policies::<true>(None, at(now))[0].rule_traffic_stats[0].switch;
+    assert_eq!(switch(&index, "08:00:10"), None, "two nodes");
+    index.accept(counting("08:20:00"), at("08:20:00"));
+    let told = serde_json::to_value(switch(&index, "08:20:00")).unwrap();
+    assert_eq!(told, count, "n1 is alone, as if n2 had never been there");
+}
+
 proptest! {
     /// Whatever is lost, repeated or overtaken on the way, and however often rules begin anew: nothing falls, and the last
     /// report makes the sum whole. A node tells of its eight newest lives.

@@ -52,6 +52,11 @@ impl Share {
         }
     }
 
+    /// Whether the node never told of a rule.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Whether it is of the policy with this UID.
     pub(super) fn is_of(&self, uid: &str) -> bool {
         self.uid == uid
