@@ -93,6 +93,7 @@ fn compared(bed: &Bed, policy: &PolicyReading, switch: SwitchReading) -> BTreeMa
         switch,
         switch_ports: (1..).zip(&bed.pods).map(switch_port).collect(),
         policy: Some(policy.clone()),
+        policy_awaited: false,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     };

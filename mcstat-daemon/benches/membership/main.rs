@@ -295,6 +295,7 @@ fn node(pods: u32, groups: u32) -> Snapshot {
         switch: SwitchReading::None,
         switch_ports: BTreeMap::new(),
         policy: None,
+        policy_awaited: false,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     }

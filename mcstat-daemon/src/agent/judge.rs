@@ -53,7 +53,7 @@ pub enum JudgeError {
     Apply(#[from] PolicyError),
 }
 
-/// What the tick is told of the policies in force.
+/// The policies in force.
 #[derive(Debug, Clone)]
 pub(super) struct Judged {
     /// What the kernel judges by.
@@ -66,6 +66,17 @@ pub(super) struct Judged {
     pub(super) problems: Arc<[String]>,
 }
 
+/// What the tick is told.
+#[derive(Debug, Clone)]
+pub(super) enum InForce {
+    /// The source of policies, or the one of Pods, has told nothing yet: what an earlier run judged by goes on.
+    NotRead,
+    /// There is no policy source.
+    NoSource,
+    /// Policies, be it none.
+    Policies(Judged),
+}
+
 /// What the thread listens to, and whom it tells.
 pub(super) struct Channels {
     /// The policies, and what they refer to.
@@ -74,8 +85,8 @@ pub(super) struct Channels {
     pub(super) pods: watch::Receiver<PodPorts>,
     /// The same Pods, once they are compiled.
     pub(super) compiled: watch::Sender<PodPorts>,
-    /// What is in force; `None` without a policy source.
-    pub(super) judged: watch::Sender<Option<Judged>>,
+    /// What is in force.
+    pub(super) judged: watch::Sender<InForce>,
     /// Last readings of rules that are gone, for one more summary.
     pub(super) retired: mpsc::Sender<RuleReading>,
 }
@@ -210,21 +221,22 @@ impl Judge {
             warn!(error, "the policies are not in force as they are; it is tried again");
         }
         self.trouble = trouble;
-        channels.judged.send_replace(wanted.known.then(|| {
-            Judged {
-                tables: Arc::new(self.tables.clone()),
-                policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
-                reach: Arc::new(self.compiler.reach()),
-                problems: self
-                    .trouble
-                    .iter()
-                    .chain(&wanted.failures)
-                    .chain(&self.complaints)
-                    .cloned()
-                    .collect(),
-            }
-        }));
+        channels.judged.send_replace(if wanted.known {
+            InForce::Policies(self.judged(model, &wanted.failures))
+        } else {
+            InForce::NoSource
+        });
         true
+    }
+
+    fn judged(&self, model: &Model, failures: &[String]) -> Judged {
+        let problems = self.trouble.iter().chain(failures).chain(&self.complaints);
+        Judged {
+            tables: Arc::new(self.tables.clone()),
+            policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
+            reach: Arc::new(self.compiler.reach()),
+            problems: problems.cloned().collect(),
+        }
     }
 
     /// Makes the change that waits, if one does.

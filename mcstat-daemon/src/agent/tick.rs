@@ -25,7 +25,7 @@ use super::{
         read::{self, Reader},
         ring::{self, RawEvent},
     },
-    judge::Judged,
+    judge::InForce,
     ovs::follow::Follower,
     pods::{PodPort, PodPorts},
     reported::Reported,
@@ -62,8 +62,8 @@ pub(super) struct Channels {
     pub(super) suspects: watch::Sender<Vec<u32>>,
     /// The switch, where one is read.
     pub(super) switch: Option<Follower>,
-    /// The policies in force; `None` without a policy source.
-    pub(super) judged: watch::Receiver<Option<Judged>>,
+    /// The policies in force.
+    pub(super) judged: watch::Receiver<InForce>,
     /// Last readings of rules that are gone.
     pub(super) retired: mpsc::Receiver<RuleReading>,
 }
@@ -165,8 +165,12 @@ impl Tick {
             let reading = switch.read().await;
             self.tell_enforced(&reading);
         }
-        // An error says that there is no policy source.
-        let _ = timeout(POLICY_WAIT, self.channels.judged.changed()).await;
+        // An error says that the policy thread has ended, which ends the agent.
+        let told = self
+            .channels
+            .judged
+            .wait_for(|judged| !matches!(judged, InForce::NotRead));
+        let _ = timeout(POLICY_WAIT, told).await;
     }
 
     /// Everything, as of now.
@@ -195,7 +199,10 @@ impl Tick {
             .witness
             .read(&self.reported.pods(&ports, &messages), Instant::now());
         let uncounted = self.channels.uncounted.borrow().clone();
-        let policy = self.read_policy().map_err(system)?;
+        // One look at the channel: between two the policies may be told.
+        let judged = self.channels.judged.borrow().clone();
+        let policy_awaited = matches!(judged, InForce::NotRead);
+        let policy = self.read_policy(judged).map_err(system)?;
         Ok(Snapshot {
             at: clock.now,
             uncounted,
@@ -204,6 +211,7 @@ impl Tick {
             switch: self.without_strange_queues(switch),
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
             policy,
+            policy_awaited,
             detached: self.channels.detached.borrow().clone(),
             ports,
             messages,
@@ -245,12 +253,12 @@ impl Tick {
     }
 
     /// The policies in force. A rule that is gone is told of once more.
-    fn read_policy(&mut self) -> std::io::Result<Option<PolicyReading>> {
+    fn read_policy(&mut self, judged: InForce) -> std::io::Result<Option<PolicyReading>> {
         let mut last: Vec<RuleReading> = Vec::new();
         while let Ok(reading) = self.channels.retired.try_recv() {
             last.push(reading);
         }
-        let Some(judged) = self.channels.judged.borrow().clone() else {
+        let InForce::Policies(judged) = judged else {
             return Ok(None);
         };
         let mut rules = policy::read_rules(&self.maps)?;

@@ -71,6 +71,7 @@ pub(super) fn source(policies: &[(&str, &str)]) -> Option<Existing> {
     Existing::of(&PolicyObjects {
         objects: read(&text).unwrap(),
         failures: Vec::new(),
+        read: true,
         known: true,
     })
 }

@@ -92,7 +92,6 @@ pub struct Ledger {
     memberships: Memberships,
     findings: Findings,
     reconcile: Reconcile,
-    awaits_policies: bool,
     rules: Rules,
 }
 
@@ -107,7 +106,6 @@ impl Ledger {
             memberships: Memberships::default(),
             findings: Findings::default(),
             reconcile: Reconcile::default(),
-            awaits_policies: false,
             rules: Rules::default(),
         }
     }
@@ -118,8 +116,6 @@ impl Ledger {
     /// snapshot keeps its promise. Should time jump back, rates begin anew; they are never negative.
     pub fn tick(&mut self, snapshot: &Snapshot) -> NodeStatsSummary {
         self.window.push(snapshot);
-        // A source that told its policies and tells none any more has none.
-        self.awaits_policies &= snapshot.policy.is_none();
         self.sandboxes.update(snapshot);
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
@@ -141,11 +137,6 @@ impl Ledger {
     /// How late the switch's counters may be, in place of [`LAG`].
     pub fn set_lag(&mut self, lag: SignedDuration) {
         self.reconcile.set_lag(lag);
-    }
-
-    /// There is a source of policies: until a snapshot has some, they are not known yet.
-    pub fn await_policies(&mut self) {
-        self.awaits_policies = true;
     }
 
     /// Ports whose two ledgers were off at the last tick, and of which something may be booked at the next: if somebody has

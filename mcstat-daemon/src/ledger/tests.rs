@@ -227,6 +227,7 @@ proptest! {
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
                 policy: None,
+                policy_awaited: false,
                 detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
@@ -262,6 +263,7 @@ proptest! {
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
                 policy: None,
+                policy_awaited: false,
                 detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
@@ -298,6 +300,7 @@ fn joined_groups_are_those_of_their_own_port_only() {
         switch: SwitchReading::None,
         switch_ports: BTreeMap::new(),
         policy: None,
+        policy_awaited: false,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     };

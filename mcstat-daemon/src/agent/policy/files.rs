@@ -189,6 +189,7 @@ impl Files {
 
     fn merge(&mut self) -> PolicyObjects {
         let mut merged = PolicyObjects {
+            read: true,
             known: true,
             ..PolicyObjects::default()
         };

@@ -23,8 +23,10 @@ pub struct PolicyObjects {
     pub objects: Vec<Object>,
     /// What could not be taken over; what was good before it still stands in `objects`.
     pub failures: Vec<Failure>,
-    /// Whether the source has been read and has policies to tell of, be it none. What is told without it says that there
-    /// is nothing to judge by: the cluster has no such kinds.
+    /// Whether the source has told anything yet.
+    pub read: bool,
+    /// Whether it has policies to tell of, be it none. What is told without it says that there is nothing to judge by: the
+    /// cluster has no such kinds.
     pub known: bool,
 }
 
