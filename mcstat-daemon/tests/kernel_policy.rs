@@ -279,7 +279,7 @@ fn packets_without_a_slot_are_judged_too() {
 }
 
 #[test]
-fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_the_sets() {
+fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_sets_that_say_something_else() {
     in_netns(|| {
         let bpffs = Bpffs::new();
         let mut lab = Lab::new(&bpffs.options());
@@ -317,7 +317,11 @@ fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_the_sets() {
             .map(|rule| (&*rule.row.id.name, rule.data.packets))
             .collect();
         assert_eq!(last, [("g", 20)], "the rule that is gone, read for the last time");
-        assert_ne!(policy::set_of(&lab.kernel.maps, &lab.pod), set);
+        assert_ne!(
+            policy::set_of(&lab.kernel.maps, &lab.pod),
+            set,
+            "without g it says something else"
+        );
         frames.iter().for_each(|frame| lab.send(frame, 10));
         assert_eq!(packets(&lab), [30, 30]);
         let slots = |rules: &[RuleReading]| {

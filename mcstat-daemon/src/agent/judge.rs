@@ -51,6 +51,17 @@ pub enum JudgeError {
     /// The maps do not take them.
     #[error(transparent)]
     Apply(#[from] PolicyError),
+    /// The maps are too small for the new beside the old.
+    #[error(
+        "{room}{}; the policies of before stay in force: raise maps.memoryMiB, or change the policies in steps of fewer \
+         prefixes", .policy.as_ref().map_or_else(String::new, |policy| format!(" (most of them are {policy}'s)"))
+    )]
+    Room {
+        /// [`PolicyError::NoRoom`].
+        room: PolicyError,
+        /// Which policy has most of the prefixes.
+        policy: Option<ObjectKey>,
+    },
 }
 
 /// The policies in force.
@@ -96,7 +107,7 @@ pub(super) struct Judge {
     maps: Arc<Maps>,
     compiler: Compiler,
     tables: Tables,
-    /// A change that was not made, or not whole.
+    /// A change that was not made whole.
     unfinished: Option<Change>,
     /// Whether the last round is to be tried again.
     again: bool,
@@ -210,15 +221,19 @@ impl Judge {
         if !changed && !self.again {
             return false;
         }
-        let made = self.finish(channels).and_then(|()| {
+        let unfinished = self.unfinished.take();
+        let made = unfinished.map_or(Ok(()), |change| self.make(change, channels));
+        let made = made.and_then(|()| {
             let change = self.compiler.compile(model, pods)?;
-            self.unfinished = Some(change);
-            self.finish(channels)
+            self.make(change, channels)
         });
-        self.again = made.is_err();
+        // Room is made by another change only, which comes as one.
+        self.again = made
+            .as_ref()
+            .is_err_and(|error| !matches!(error, JudgeError::Room { .. }));
         let trouble = made.err().map(|error| error.to_string());
         if let Some(error) = trouble.as_ref().filter(|error| self.trouble.as_ref() != Some(error)) {
-            warn!(error, "the policies are not in force as they are; it is tried again");
+            warn!(error, "the policies are not in force as they are");
         }
         self.trouble = trouble;
         channels.judged.send_replace(if wanted.known {
@@ -239,14 +254,24 @@ impl Judge {
         }
     }
 
-    /// Makes the change that waits, if one does.
-    fn finish(&mut self, channels: &Channels) -> Result<(), JudgeError> {
-        let Some(change) = self.unfinished.as_mut() else {
-            return Ok(());
-        };
+    /// Makes a change. What was done of one that fails is done; the rest waits for the next round.
+    fn make(&mut self, mut change: Change, channels: &Channels) -> Result<(), JudgeError> {
         let begun = Instant::now();
-        let last = policy::apply(&self.maps, change, now())?;
-        self.tables.apply(change);
+        let last = match policy::apply(&self.maps, &change, now()) {
+            Ok(last) => last,
+            Err(room @ PolicyError::NoRoom { .. }) => {
+                let set = change.sets.iter().find(|set| room.is_about(set));
+                let policy = set.and_then(|set| self.compiler.most_of(set));
+                // Nothing was done: whatever comes next starts from what is in force.
+                self.compiler.take_back();
+                return Err(JudgeError::Room { room, policy });
+            }
+            Err(error) => {
+                self.unfinished = Some(change);
+                return Err(error.into());
+            }
+        };
+        self.tables.apply(&change);
         debug!(
             milliseconds = begun.elapsed().as_millis(),
             rules = change.rules.len(),
@@ -259,7 +284,6 @@ impl Judge {
             change.problems.iter().map(Problem::to_string).collect(),
         );
         self.compiler.release(std::mem::take(&mut change.retired));
-        self.unfinished = None;
         for reading in last {
             // A tick that does not read is no reason to wait.
             let _ = channels.retired.try_send(reading);

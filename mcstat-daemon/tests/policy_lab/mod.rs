@@ -14,7 +14,7 @@ use mcstat::{
     agent::bpf::{Kernel, maps::Options, now, policy, sys, table::Entry},
     ledger::{
         snapshot::{Enforced, PortReading, RuleReading},
-        verdict::{Change, Compiler, Kind, Object, PodName, Tables},
+        verdict::{Change, Compiler, Kind, Object, PodName, Stored, Tables},
     },
 };
 use serde::Deserialize as _;
@@ -101,6 +101,10 @@ impl Lab {
     pub fn send(&self, frame: &[u8], times: u32) {
         let (verdict, _) = sys::test_run(self.program.as_fd(), frame, times).unwrap();
         assert_eq!(verdict, u32::MAX, "TC_ACT_UNSPEC");
+    }
+
+    pub fn stored(&self) -> Stored {
+        policy::stored(&self.kernel.maps).unwrap()
     }
 
     pub fn rules(&self) -> Vec<RuleReading> {

@@ -80,8 +80,43 @@ pub struct Stored {
     pub rules: Vec<RuleRow>,
     /// Sets that judge.
     pub sets: Vec<Arc<PolicySet>>,
-    /// Port lists.
-    pub lists: Vec<u16>,
+    /// Port lists that are not empty.
+    pub lists: Vec<(u16, PortList)>,
+}
+
+impl Stored {
+    /// Takes out the set that says the same as these entries, whose keys may be of another set; its id.
+    pub(super) fn take_set(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Option<u16> {
+        if self.sets.is_empty() {
+            return None;
+        }
+        let mut entries = entries.to_vec();
+        entries.sort_unstable();
+        let same = |set: &Arc<PolicySet>| {
+            let pairs = set.entries.iter().zip(&entries);
+            set.entries.len() == entries.len()
+                && pairs
+                    .into_iter()
+                    .all(|((key, value), (like, of))| *key == in_set(*like, set.id) && value == of)
+        };
+        let position = self.sets.iter().position(same)?;
+        Some(self.sets.remove(position).id)
+    }
+
+    /// Takes out the port list that is the same; its index.
+    pub(super) fn take_list(&mut self, list: &PortList) -> Option<u16> {
+        let position = self.lists.iter().position(|(_, stored)| stored == list)?;
+        Some(self.lists.remove(position).0)
+    }
+}
+
+/// The same prefix in another set.
+pub(super) fn in_set(key: PolicyKey, set: u16) -> PolicyKey {
+    let scope = u32::from_be(key.scope) & 0xffff | u32::from(set) << 16;
+    PolicyKey {
+        scope: scope.to_be(),
+        ..key
+    }
 }
 
 impl PolicySet {

@@ -16,7 +16,7 @@ use std::{
 use mcstat_common::policy::{DECISION_DROP, MAX_RULE_SLOT, PolicyKey, PolicyValue, PortList};
 
 use super::{
-    change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored},
+    change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored, in_set},
     flatten::{Flat, flatten},
     ids::Ids,
     model::{Model, PodName},
@@ -61,6 +61,8 @@ pub struct Compiler {
     limits: Limits,
     selections: Selections,
     state: State,
+    /// The state before the last change.
+    before: Option<Box<State>>,
 }
 
 /// Why one attempt at a state does not fit.
@@ -76,8 +78,8 @@ impl Compiler {
         Self::adopting(limits, Stored::default())
     }
 
-    /// A compiler for maps of an earlier run. Rules that are still there keep their slots; the first change makes all sets
-    /// anew, under other ids, and retires everything else.
+    /// A compiler for maps of an earlier run. Rules that are still there keep their slots, and sets that say the same as
+    /// before keep their ids; the first change writes them once more, makes the others, and retires everything else.
     #[must_use]
     pub fn adopting(limits: Limits, stored: Stored) -> Self {
         let slots = stored.rules.iter().map(|rule| rule.slot);
@@ -88,7 +90,7 @@ impl Compiler {
             sets: HashMap::new(),
             pods: BTreeMap::new(),
             rule_ids: Ids::without(limits.rules.min(MAX_RULE_SLOT), slots),
-            list_ids: Ids::without(limits.lists, stored.lists.iter().copied()),
+            list_ids: Ids::without(limits.lists, stored.lists.iter().map(|(index, _)| *index)),
             set_ids: Ids::without(limits.sets, stored.sets.iter().map(|set| set.id)),
             stored,
         };
@@ -96,6 +98,7 @@ impl Compiler {
             limits,
             selections: Selections::default(),
             state,
+            before: None,
         }
     }
 
@@ -117,7 +120,7 @@ impl Compiler {
                 Ok(mut change) => {
                     let room = refused.into_iter().map(|(policy, room)| Problem::Room { policy, room });
                     change.problems = problems.into_iter().chain(next.port_problems()).chain(room).collect();
-                    self.state = next;
+                    self.before = Some(Box::new(std::mem::replace(&mut self.state, next)));
                     return Ok(change);
                 }
                 Err(Misfit::Room(room)) => {
@@ -133,8 +136,32 @@ impl Compiler {
         }
     }
 
+    /// The last change was not made, no part of it: the next one starts from where that one did.
+    pub fn take_back(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.state = *before;
+        }
+    }
+
+    /// The policy whose rules decide most of a set; `None` where only rules with ports do.
+    #[must_use]
+    pub fn most_of(&self, set: &PolicySet) -> Option<ObjectKey> {
+        let policies = self.rules().map(|row| (row.slot, &row.policy));
+        let policies: HashMap<u16, &ObjectKey> = policies.collect();
+        let mut decided: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
+        for (_, value) in &set.entries {
+            let policy = policies.get(&(value.decision & !DECISION_DROP));
+            policy
+                .into_iter()
+                .for_each(|policy| *decided.entry(*policy).or_default() += 1);
+        }
+        let most = decided.into_iter().max_by_key(|(_, entries)| *entries);
+        most.map(|(policy, _)| policy.clone())
+    }
+
     /// Gives ids back for use. The caller has deleted what they stand for, and waited for RCU before.
     pub fn release(&mut self, retired: Retired) {
+        self.before = None;
         self.state.set_ids.release(retired.sets.iter().map(|set| set.id));
         self.state.list_ids.release(retired.lists);
         self.state.rule_ids.release(retired.rules.iter().map(|rule| rule.slot));
@@ -280,10 +307,8 @@ impl State {
                 }
             }
         };
-        let none_left = Misfit::Error(CompileError::Sets(self.set_ids.most()));
-        let id = self.set_ids.take().ok_or(none_left)?;
         let mut set = PolicySet {
-            id,
+            id: 0,
             entries: Vec::with_capacity(flat.len()),
             spaces: 0,
             lists: Vec::new(),
@@ -293,7 +318,7 @@ impl State {
             let list = self.list(entry, &mut set, change).ok_or(Misfit::Room(Room::Lists))?;
             set.spaces |= 1 << entry.space;
             let address = entry.prefix.address.to_be();
-            let key = PolicyKey::new(id, entry.space, address, u32::from(entry.prefix.length));
+            let key = PolicyKey::new(0, entry.space, address, u32::from(entry.prefix.length));
             set.entries.push((
                 key,
                 PolicyValue {
@@ -301,6 +326,12 @@ impl State {
                     decision: entry.decision,
                 },
             ));
+        }
+        // What judges already stays where it is: twice it might not fit.
+        let id = self.stored.take_set(&set.entries).or_else(|| self.set_ids.take());
+        set.id = id.ok_or(Misfit::Error(CompileError::Sets(self.set_ids.most())))?;
+        for (key, _) in &mut set.entries {
+            *key = in_set(*key, set.id);
         }
         let set = Arc::new(set);
         change.sets.push(Arc::clone(&set));
@@ -320,7 +351,7 @@ impl State {
         let (index, sets) = match self.lists.get_mut(&list) {
             Some(known) => known,
             None => {
-                let index = self.list_ids.take()?;
+                let index = self.stored.take_list(&list).or_else(|| self.list_ids.take())?;
                 change.lists.push((index, list));
                 self.lists.entry(list).or_insert((index, 0))
             }
@@ -362,7 +393,10 @@ impl State {
         change.retired.sets = sets;
         let stored = std::mem::take(&mut self.stored);
         change.retired.sets.extend(stored.sets);
-        change.retired.lists.extend(stored.lists);
+        change
+            .retired
+            .lists
+            .extend(stored.lists.iter().map(|(index, _)| *index));
         change.retired.rules.extend(stored.rules);
     }
 

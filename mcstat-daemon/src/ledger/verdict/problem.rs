@@ -43,7 +43,9 @@ pub enum Problem {
         pods: usize,
     },
     /// The maps are too small for all policies; the one that asks for most is not judged.
-    #[error("{policy}: no room for its {room}; the policy is not judged on this node")]
+    #[error(
+        "{policy}: no room for its {room}; the policy is not judged on this node: raise maps.memoryMiB, or make it smaller"
+    )]
     Room {
         /// The policy.
         policy: ObjectKey,
