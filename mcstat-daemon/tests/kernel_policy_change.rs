@@ -294,14 +294,17 @@ fn a_restart_needs_no_room_for_what_judges_already() {
         assert_eq!(stored.lists.len(), 1);
         drop(lab);
         let mut lab = Lab::new(&options);
+        let judged = |lab: &Lab| {
+            let verdict = lab
+                .tables
+                .judge(&lab.pod, 0, [239, 9, 1, 1].into(), Transport::Udp(5000));
+            verdict.action
+        };
+        assert_eq!(judged(&lab), Action::Drop, "in user space, too");
         lab.set(objects());
         assert_eq!(policy::set_of(&lab.kernel.maps, &lab.pod), old);
         assert_eq!(lab.stored(), stored);
-        let judged = |group: [u8; 4]| {
-            let all = lab.tables.judge(&lab.pod, 0, group.into(), Transport::Udp(5000));
-            all.action
-        };
-        assert_eq!(judged([239, 9, 1, 1]), Action::Drop, "in user space, too");
+        assert_eq!(judged(&lab), Action::Drop);
         // Nothing of it is lost: another set takes its place as ever.
         lab.set(many("large", 2, 5));
         assert_eq!(lab.stored().sets.len(), 1);

@@ -162,11 +162,12 @@ impl Judge {
     /// The maps cannot be read.
     pub(super) fn open(maps: Arc<Maps>) -> Result<Self, JudgeError> {
         let stored = policy::stored(&maps).map_err(JudgeError::Read)?;
+        let tables = Tables::adopting(&stored, policy::pods(&maps));
         let compiler = Compiler::adopting(policy::limits(&maps), stored);
         Ok(Self {
             maps,
             compiler,
-            tables: Tables::default(),
+            tables,
             unfinished: None,
             again: false,
             complaints: Vec::new(),

@@ -53,10 +53,11 @@ impl Lab {
         let program = kernel.programs.program("mcstat_outbound").unwrap().fd().unwrap();
         let program = program.as_fd().try_clone_to_owned().unwrap();
         let stored = policy::stored(&kernel.maps).unwrap();
+        let tables = Tables::adopting(&stored, policy::pods(&kernel.maps));
         let compiler = Compiler::adopting(policy::limits(&kernel.maps), stored);
         Self {
             compiler,
-            tables: Tables::default(),
+            tables,
             pod: pod.clone(),
             pods: pods.to_vec(),
             program,

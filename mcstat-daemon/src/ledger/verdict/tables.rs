@@ -2,14 +2,17 @@
 //!
 //! User space judges with it what only user space sees whole, and tests hold it against the definitions and the kernel.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use mcstat_common::policy::{
     DECISION_DROP, PolicyKey, PolicyValue, PortList, SCOPE_BITS, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, decide,
 };
 
 use super::{
-    change::{Change, Retired},
+    change::{Change, Retired, Stored},
     model::PodName,
     object::Action,
 };
@@ -45,6 +48,23 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// What an earlier run left in the maps, which judges until the first change.
+    #[must_use]
+    pub fn adopting(stored: &Stored, pods: impl IntoIterator<Item = (PodName, u16)>) -> Self {
+        let mut tables = Self::default();
+        tables.insert(&Change {
+            lists: stored.lists.clone(),
+            sets: stored.sets.clone(),
+            ..Change::default()
+        });
+        let spaces: HashMap<u16, u8> = stored.sets.iter().map(|set| (set.id, set.spaces)).collect();
+        let pods = pods
+            .into_iter()
+            .map(|(pod, set)| (pod, (set, spaces.get(&set).copied().unwrap_or(0))));
+        tables.pods = pods.collect();
+        tables
+    }
+
     /// Makes a change, all steps of it.
     pub fn apply(&mut self, change: &Change) {
         self.insert(change);
@@ -73,6 +93,9 @@ impl Tables {
 
     /// Last step, in the kernel after an RCU wait: what no Pod uses goes.
     pub fn delete(&mut self, retired: &Retired) {
+        // Pods that a change knows nothing of, with sets of an earlier run.
+        let sets: HashSet<u16> = retired.sets.iter().map(|set| set.id).collect();
+        self.pods.retain(|_, (set, _)| !sets.contains(set));
         for (key, _) in retired.sets.iter().flat_map(|set| &set.entries) {
             self.trie.remove(key);
             // A set goes whole.

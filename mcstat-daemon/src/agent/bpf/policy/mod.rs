@@ -221,6 +221,11 @@ pub fn enforced(maps: &Maps) -> Enforced {
     maps.policies().enforced
 }
 
+/// The Pods that have a set, and which.
+pub fn pods(maps: &Maps) -> BTreeMap<PodName, u16> {
+    maps.policies().pods.clone()
+}
+
 /// The set that judges a Pod; `None`: no rule is for it.
 pub fn set_of(maps: &Maps, pod: &PodName) -> Option<u16> {
     maps.policies().pods.get(pod).copied()
