@@ -453,7 +453,39 @@ abi! {
     }
 }
 
+/// Denials that are remembered at most.
+pub const DENIED_ENTRIES: u32 = 1024;
+
+abi! {
+    /// Key of the map `denied`.
+    pub struct DeniedKey {
+        /// [`Port::id`].
+        pub port: u32,
+        /// The group; IPv4 is written as in [`Slot::group`].
+        pub group: [u8; 16],
+    }
+}
+
+abi! {
+    /// Map `denied`, by port and group: the enforced rule that denied the last report of a group that the Pod has joined.
+    /// It may be gone by now. The agent alone writes it, and removes it when a report is allowed or the membership ends.
+    pub struct Denied {
+        /// As [`RuleName::kind`].
+        pub kind: u32,
+        /// As [`RuleName::action`].
+        pub action: u32,
+        /// As [`RuleName::namespace`].
+        pub namespace: [u8; 64],
+        /// As [`RuleName::policy`].
+        pub policy: [u8; 256],
+        /// As [`RuleName::rule`].
+        pub rule: [u8; 248],
+    }
+}
+
 const _: () = {
+    assert!(size_of::<DeniedKey>() == 20);
+    assert!(size_of::<Denied>() == 576);
     assert!(size_of::<Slot>() == 64);
     assert!(size_of::<Counter>() == 64);
     assert!(size_of::<Carry>() == 80);

@@ -145,6 +145,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     // Which Pods live is known when the source has answered: the ports thread forgets the others.
     kept.forget(&kernel.maps, |_| true).map_err(KernelError::from)?;
     ledger.restore(kept.books(), &kept.vanished_readings(&kernel.clock.read(&kernel.maps)?));
+    ledger.restore_denials(kept.denied());
     let ports_alive = uncounted_seen.clone();
     let channels = Channels {
         departed: departed_seen,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapError, RingBuf};
 use jiff::Timestamp;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -80,8 +80,8 @@ pub(super) struct Tick {
     channels: Channels,
     /// Taken from the ring between two ticks, since it was filling.
     waiting: Vec<RawEvent>,
-    /// It was said that books cannot be written.
-    complained: bool,
+    /// It was said that books cannot be written, and that denials cannot.
+    complained: [bool; 2],
 }
 
 impl Tick {
@@ -106,7 +106,7 @@ impl Tick {
             reported: Reported::default(),
             channels,
             waiting: Vec::new(),
-            complained: false,
+            complained: [false; 2],
         })
     }
 
@@ -131,6 +131,7 @@ impl Tick {
                     let snapshot = tokio::task::block_in_place(|| self.read(switch))?;
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
                     self.tell_joined();
+                    self.write_denials();
                     if self.channels.switch.is_some() {
                         self.tell_suspects();
                         self.write_books();
@@ -229,13 +230,16 @@ impl Tick {
 
     /// What was booked must outlive this process.
     fn write_books(&mut self) {
-        match self.maps.kept.write_books(self.ledger.books()) {
-            Ok(()) => self.complained = false,
-            Err(error) if !std::mem::replace(&mut self.complained, true) => {
-                warn!(%error, "cannot write down what was booked against the switch; a restart would forget it");
-            }
-            Err(_) => {}
-        }
+        let written = self.maps.kept.write_books(self.ledger.books());
+        let [complained, _] = &mut self.complained;
+        complain_once(complained, written, "what was booked against the switch");
+    }
+
+    /// And which reports rules denied: the kernels of the Pods know nothing of it.
+    fn write_denials(&mut self) {
+        let written = self.maps.kept.write_denied(self.ledger.denials());
+        let [_, complained] = &mut self.complained;
+        complain_once(complained, written, "all rules that denied reports");
     }
 
     /// Tells the programs what the switch enforces. While it does not say, the last known state holds.
@@ -283,6 +287,16 @@ impl Tick {
             }
             changed
         });
+    }
+}
+
+fn complain_once(complained: &mut bool, written: Result<(), MapError>, what: &str) {
+    match written {
+        Ok(()) => *complained = false,
+        Err(error) if !std::mem::replace(complained, true) => {
+            warn!(%error, "cannot write down {what}; a restart would forget it");
+        }
+        Err(_) => {}
     }
 }
 

@@ -50,7 +50,7 @@ use self::{
     rules::Rules,
     snapshot::{PortReading, Snapshot},
 };
-use crate::api::summary::NodeStatsSummary;
+use crate::api::{rule::RuleReference, summary::NodeStatsSummary};
 
 /// The window of rates and of `Dropping`, unless the configuration says otherwise.
 pub const WINDOW_SECONDS: u32 = 10;
@@ -65,6 +65,9 @@ impl Joined {
         self.0.binary_search(&(port, group)).is_ok()
     }
 }
+
+/// The rules that denied the last reports of groups, by port and group.
+pub type Denials = BTreeMap<(u32, IpAddr), RuleReference>;
 
 /// What a summary says about its node besides the counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +137,12 @@ impl Ledger {
         self.reconcile.restore(books);
     }
 
+    /// Before the first tick: what an earlier process said of [`denials`](Self::denials). A membership that goes on is as
+    /// denied as it was.
+    pub fn restore_denials(&mut self, denials: Denials) {
+        self.memberships.restore(denials);
+    }
+
     /// How late the switch's counters may be, in place of [`LAG`].
     pub fn set_lag(&mut self, lag: SignedDuration) {
         self.reconcile.set_lag(lag);
@@ -148,6 +157,11 @@ impl Ledger {
     /// What [`restore`](Self::restore) wants at the next start, by port id, as of the last tick.
     pub fn books(&self) -> impl Iterator<Item = (u32, PortBook)> {
         self.reconcile.books()
+    }
+
+    /// The rules that denied the last reports of groups, as of the last tick.
+    pub fn denials(&self) -> impl Iterator<Item = ((u32, IpAddr), &RuleReference)> {
+        self.memberships.denials()
     }
 
     /// The memberships as of the last tick, by the merged truth, denied ones included.

@@ -37,6 +37,7 @@ use self::{
     member::{Circumstances, Evidence, Member},
 };
 use super::{
+    Denials,
     growth::Growth,
     judge::Judge,
     snapshot::{Direction, KernelGroup, NamespaceReading, PodRef, PortReading, Snapshot},
@@ -61,6 +62,8 @@ pub(super) fn after(then: Timestamp, later: SignedDuration) -> Timestamp {
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     ports: BTreeMap<u32, Port>,
+    /// Denials of an earlier process, of ports that have not been seen yet.
+    restored: Denials,
     /// Messages that the ring buffer lost, and when that number grew last: they may have been anybody's.
     lost: Growth,
 }
@@ -74,6 +77,8 @@ pub(super) struct Port {
     watched: Timestamp,
     link: Link,
     members: BTreeMap<IpAddr, Member>,
+    /// Denials of an earlier process, of groups of which nothing has been heard yet.
+    restored: BTreeMap<IpAddr, RuleReference>,
     /// What the Pod's kernel has on this interface; `None` while it is not known.
     kernel: Option<KernelTable>,
     /// Whether it was unknown at the tick before.
@@ -107,6 +112,12 @@ impl Memberships {
             .iter()
             .map(|reading| (&reading.pod, reading))
             .collect();
+        for ((id, group), rule) in std::mem::take(&mut self.restored) {
+            if let Some(reading) = snapshot.ports.iter().find(|reading| reading.id == id) {
+                let port = self.ports.entry(id).or_insert_with(|| Port::new(reading, now));
+                port.restored.insert(group, rule);
+            }
+        }
         for reading in &snapshot.ports {
             let port = self.ports.entry(reading.id).or_insert_with(|| Port::new(reading, now));
             port.look(reading, kernels.get(&reading.pod).copied());
@@ -123,6 +134,21 @@ impl Memberships {
                 port.update(reading, snapshot, self.lost.grew());
             }
         }
+    }
+
+    /// What an earlier process knew of denials.
+    pub(super) fn restore(&mut self, denials: Denials) {
+        self.restored = denials;
+    }
+
+    /// The rules that denied the last reports, by port and group.
+    pub(super) fn denials(&self) -> impl Iterator<Item = ((u32, IpAddr), &RuleReference)> {
+        self.ports.iter().flat_map(|(id, port)| {
+            let members = port.members.iter();
+            let members = members.filter_map(|(group, member)| Some((*group, member.denied()?)));
+            let restored = port.restored.iter().map(|(group, rule)| (*group, rule));
+            members.chain(restored).map(|(group, rule)| ((*id, group), rule))
+        })
     }
 
     /// One interface.
@@ -171,6 +197,7 @@ impl Port {
             watched: now,
             link: Link::default(),
             members: BTreeMap::new(),
+            restored: BTreeMap::new(),
             kernel: None,
             first_look: true,
             deniers: Deniers::default(),
@@ -215,6 +242,9 @@ impl Port {
             )
             .copied()
             .collect();
+        let kernel = self.kernel.as_ref();
+        self.restored
+            .retain(|group, _| kernel.is_none_or(|kernel| kernel.says(*group) != Some(None)));
         self.served.clear();
         for group in groups {
             let evidence = Evidence {
@@ -227,7 +257,13 @@ impl Port {
                 .entry(group)
                 .or_insert_with(|| Member::new(&evidence, &circumstances));
             member.update(group, &evidence, &self.link, &circumstances);
-            let verdict = judged.groups.get(&group).copied();
+            if member.is_joined()
+                && let Some(rule) = self.restored.remove(&group)
+            {
+                member.restore(rule);
+            }
+            // Before policies are known, a report is not allowed by them.
+            let verdict = judged.groups.get(&group).filter(|_| !snapshot.policy_awaited).copied();
             member.judged(verdict.map(|denier| denier.and_then(|slot| judge.rule(slot))), now);
             if let Some(membership) = member.served(&evidence, &self.link, now) {
                 self.served.insert(group, membership);
