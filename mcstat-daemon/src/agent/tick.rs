@@ -270,7 +270,7 @@ impl Tick {
         rules.sort_by_key(|rule| rule.row.slot);
         Ok(Some(PolicyReading {
             tables: judged.tables,
-            policies: judged.policies.to_vec(),
+            policies: judged.policies,
             reach: judged.reach,
             rules,
             enforced: policy::enforced(&self.maps),

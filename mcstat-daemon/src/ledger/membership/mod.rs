@@ -14,6 +14,7 @@
 mod denied_tests;
 mod filter;
 mod judged;
+mod kernel;
 mod link;
 mod member;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) use self::member::GRACE;
 use self::{
     judged::Deniers,
+    kernel::KernelTable,
     link::Link,
     member::{Circumstances, Evidence, Member},
 };
@@ -40,7 +42,7 @@ use super::{
     Denials,
     growth::Growth,
     judge::Judge,
-    snapshot::{Direction, KernelGroup, NamespaceReading, PodRef, PortReading, Snapshot},
+    snapshot::{Direction, NamespaceReading, PodRef, PortReading, Snapshot},
     verdict::PodName,
 };
 use crate::api::{
@@ -90,15 +92,6 @@ pub(super) struct Port {
     missed: Option<Timestamp>,
     /// What is served, made once a tick.
     served: BTreeMap<IpAddr, Membership>,
-}
-
-/// The groups that a kernel has joined on one interface, as far as they are kept.
-#[derive(Debug)]
-struct KernelTable {
-    /// Sorted by address.
-    groups: Vec<KernelGroup>,
-    /// Groups beyond [`link::MAX_GROUPS`]: what is not among those kept is then unknown.
-    beyond: u64,
 }
 
 impl Memberships {
@@ -345,36 +338,6 @@ impl Port {
     /// Messages that changed nothing, by reason.
     pub(super) fn ignored(&self) -> &BTreeMap<&'static str, u64> {
         &self.link.ignored
-    }
-}
-
-impl KernelTable {
-    /// What the namespace says of an interface. Most often it is what it said before, which is then kept.
-    fn of(namespace: &NamespaceReading, interface: &str, before: Option<Self>) -> Self {
-        let found = namespace.interfaces.iter().find(|found| found.name == interface);
-        let all = found.map(|found| found.groups.as_slice()).unwrap_or_default();
-        let kept = all.get(..link::MAX_GROUPS).unwrap_or(all);
-        let beyond = all.len().saturating_sub(kept.len()) as u64;
-        match before {
-            Some(before) if before.groups == kept => Self { beyond, ..before },
-            _ => {
-                let mut groups = kept.to_vec();
-                groups.sort_by_key(|joined| joined.group);
-                Self { groups, beyond }
-            }
-        }
-    }
-
-    /// Whether it has joined.
-    fn has(&self, group: IpAddr) -> bool {
-        self.groups.binary_search_by_key(&group, |joined| joined.group).is_ok()
-    }
-
-    /// `Some(None)`: it is no member. `None`: it does not say.
-    fn says(&self, group: IpAddr) -> Option<Option<&KernelGroup>> {
-        let index = self.groups.binary_search_by_key(&group, |joined| joined.group);
-        let found = index.ok().and_then(|index| self.groups.get(index));
-        (found.is_some() || self.beyond == 0).then_some(found)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct PolicyReading {
     pub tables: Arc<Tables>,
     /// Every policy that has rules for multicast, also one that is for no Pod of this node: what is not here, and has no
     /// rule below, does not exist.
-    pub policies: Vec<KnownPolicy>,
+    pub policies: Arc<[KnownPolicy]>,
     /// Every rule that is for any Pod of this node, sorted by slot. One that is retired may stand here once more, with its
     /// last counts.
     pub rules: Vec<RuleReading>,
