@@ -163,3 +163,8 @@ pub fn policy_of(name: &str, priority: u32, rules: &str) -> Vec<Object> {
          spec: {{priority: {priority}, appliedTo: [{{podSelector: {{}}}}], egress: [{rules}]}}}}"
     ))
 }
+
+/// To 239.1.1.1 data and reports are dropped; other data to 239.1.0.0/16 is allowed by a rule.
+pub const DROP_ONE: &str = "{name: one, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}]}, \
+                        {name: igmp, action: Drop, protocols: [{igmp: {groupAddress: 239.1.1.1}}]}, \
+                        {name: others, action: Allow, to: [{ipBlock: {cidr: 239.1.0.0/16}}]}";
