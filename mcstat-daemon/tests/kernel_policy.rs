@@ -16,7 +16,7 @@ use mcstat::{
 use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2};
 use policy_lab::{
     DROP_ONE, ENFORCED, Lab,
-    messages::{Record, data, short_to, v3},
+    messages::{Record, data, short, short_to, v3},
     policy_of,
     worlds::{self, Packet, Random, World},
 };
