@@ -64,9 +64,7 @@ impl Rules {
                 .entry(Arc::clone(&rule.row.id.name))
                 .or_default();
             lives.insert(rule.start, stats(rule, switch));
-            while lives.len() > LIVES {
-                lives.pop_first();
-            }
+            forget(lives);
         }
         self.policies = Some(policies);
     }
@@ -80,6 +78,18 @@ impl Rules {
 
 fn key(rule: &RuleReading) -> (ObjectKey, Arc<str>) {
     (rule.row.policy.clone(), Arc::clone(&rule.row.id.uid))
+}
+
+/// Lets go what is too much: of those that have ended the first. Where a clock was set back, the one that lives may have
+/// the earliest start.
+fn forget(lives: &mut BTreeMap<Timestamp, RuleTrafficStats>) {
+    while lives.len() > LIVES {
+        let ended = lives.iter().find(|(_, life)| life.ended);
+        let Some(start) = ended.map(|(start, _)| *start) else {
+            return;
+        };
+        lives.remove(&start);
+    }
 }
 
 fn policy(key: &ObjectKey, uid: &str, rules: &Policy) -> NetworkPolicyStats {

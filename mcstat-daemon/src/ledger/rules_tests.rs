@@ -217,3 +217,22 @@ fn of_a_rule_that_comes_and_goes_the_newest_lives_are_kept() {
     let value: Value = serde_json::to_value(&rules.of(Kind::NetworkPolicy).unwrap()[0]).unwrap();
     assert_eq!(value["ruleTrafficStats"][0]["ended"], true);
 }
+
+/// A clock that was set back: the life that goes on began before all the others.
+#[test]
+fn the_life_that_goes_on_is_kept_whatever_its_start() {
+    let p = annp("p");
+    let known = [(&p, "u")];
+    let mut rules = Rules::default();
+    for life in 10..20 {
+        let ends = data(rule(&p, "u", "r", Action::Allow, life), 1);
+        update(&mut rules, reading(&known, vec![ends]));
+    }
+    let goes_on = |packets| data(rule(&p, "u", "r", Action::Allow, 5), packets);
+    for packets in 1..4 {
+        update(&mut rules, reading(&known, vec![goes_on(packets)]));
+        let kept = lives(&rules);
+        assert_eq!((kept.len(), &kept[0]), (LIVES, &("r".into(), at(5), packets, false)));
+        assert_eq!((kept[1].1, kept[7].1), (at(13), at(19)), "the newest of the others");
+    }
+}
