@@ -248,14 +248,22 @@ abi! {
         pub action: u32,
         /// When counting began, in milliseconds since 1970 (UTC).
         pub start_ms: u64,
-        /// To be added to the counters, in their order: totals of an older ABI.
+        /// To be added to the counters, in their order: totals of an older ABI, and the IGMP queries that the switch counted
+        /// for it (messages, their bytes, records).
         pub carried: [u64; 9],
+        /// Of a rule on IGMP queries, the switch's flow that was counted last: its conjunction, and in bit 32 whether it
+        /// drops; 0 = none.
+        pub flow: u64,
+        /// What that flow had counted when `carried` was written.
+        pub flow_packets: u64,
+        /// The same in bytes.
+        pub flow_bytes: u64,
         /// Namespace of the policy, NUL-terminated; empty for a ClusterNetworkPolicy.
         pub namespace: [u8; 64],
         /// Name of the policy, NUL-terminated.
         pub policy: [u8; 256],
         /// UID of the policy, NUL-terminated.
-        pub uid: [u8; 368],
+        pub uid: [u8; 344],
         /// Name of the rule, NUL-terminated.
         pub rule: [u8; 248],
     }
@@ -269,6 +277,8 @@ pub const RULE_NAMESPACED: u32 = 2;
 pub const RULE_ALLOW: u32 = 1;
 /// [`RuleName::action`].
 pub const RULE_DROP: u32 = 2;
+/// [`RuleName::flow`]: that of a rule that drops.
+pub const RULE_FLOW_DROPS: u64 = 1 << 32;
 
 abi! {
     /// Map `report_walk`, per CPU, one entry: the IGMP or MLD message in hand, and where the walk through its records stands.

@@ -57,6 +57,7 @@ fn compiled(policies: Vec<Object>) -> PolicyReading {
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     });
     PolicyReading {
         rules: counted.collect(),

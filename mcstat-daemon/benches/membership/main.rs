@@ -203,6 +203,7 @@ fn policy(snapshot: &Snapshot) -> PolicyReading {
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     };
     let mut rules: Vec<_> = compiler.rules().map(rule).collect();
     rules.sort_by_key(|rule| rule.row.slot);

@@ -135,6 +135,7 @@ impl Tick {
                     if self.channels.switch.is_some() {
                         self.tell_suspects();
                         self.write_books();
+                        policy::write_queried(&self.maps, self.ledger.queried());
                     }
                 }
                 ready = self.ring.readable_mut() => match ready {

@@ -3,7 +3,7 @@
 //! `networkPolicy`, `trafficStats`, `ruleTrafficStats`, `name`, `packets`, `bytes` and `sessions` are Antrea's fields; the
 //! others are ours and stand beside them. Every number is cumulative since the `startTime` beside it. For rules on IGMP
 //! `packets` are messages in which the rule decided at least one record and `bytes` their frames, once each; what Antrea
-//! counts there is `records`.
+//! counts there is `records`. A query is one of each, for each Pod that it was for.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub struct RuleTrafficStats {
     /// Of its data packets, Σ max(1, gso_segs).
     #[serde(default)]
     pub segments: u64,
-    /// IGMP records that it decided; a message of IGMPv1 or v2 has one. This is what Antrea counts as packets.
+    /// IGMP records that it decided; a message of IGMPv1 or v2, and a query, has one. This is what Antrea counts as packets.
     #[serde(default)]
     pub records: u64,
     /// What a Drop rule denied while nobody enforced it.
@@ -77,7 +77,8 @@ pub struct RuleTrafficStats {
     /// The rule is for no Pod of the node any more; should it be again, it counts from zero, with a new start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
-    /// What the switch counts for it. Absent for rules on IGMP, where no switch is read that counts rules, and in sums over nodes.
+    /// What the switch counts for it. Absent for rules on IGMP reports, where no switch is read that counts rules, and in
+    /// sums over nodes. Of a rule on queries the numbers above are made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<SwitchCount>,
 }

@@ -40,7 +40,6 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::{SignedDuration, Timestamp};
 use mcstat_common::abi::PortBook;
 
-pub use self::reconcile::LAG;
 use self::{
     delta::Window,
     findings::Findings,
@@ -49,6 +48,10 @@ use self::{
     reconcile::Reconcile,
     rules::Rules,
     snapshot::{PortReading, Snapshot},
+};
+pub use self::{
+    reconcile::LAG,
+    rules::{Decided, Queried},
 };
 use crate::api::{rule::RuleReference, summary::NodeStatsSummary};
 
@@ -162,6 +165,12 @@ impl Ledger {
     /// The rules that denied the last reports of groups, as of the last tick.
     pub fn denials(&self) -> impl Iterator<Item = ((u32, IpAddr), &RuleReference)> {
         self.memberships.denials()
+    }
+
+    /// What rules on IGMP queries counted, for the readings of the next tick and of the next process: the switch alone counts
+    /// them, and forgets.
+    pub fn queried(&self) -> impl Iterator<Item = Queried> {
+        self.rules.queried()
     }
 
     /// The memberships as of the last tick, by the merged truth, denied ones included.

@@ -43,6 +43,7 @@ fn rule(policy: &ObjectKey, uid: &str, name: &str, action: Action, start: i64) -
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     }
 }
 

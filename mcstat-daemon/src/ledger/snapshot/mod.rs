@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use mcstat_common::control::ControlCounts;
 use serde::{Deserialize, Serialize};
 
-pub use self::policy::{Enforced, KnownPolicy, PolicyReading, ReportVerdicts, RuleReading, WouldDrop};
+pub use self::policy::{Enforced, KnownPolicy, PolicyReading, ReportVerdicts, RuleFlow, RuleReading, WouldDrop};
 use super::switch::Switch;
 use crate::{
     api::stats::FilterMode,

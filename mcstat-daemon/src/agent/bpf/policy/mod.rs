@@ -33,7 +33,7 @@ mod rules;
 mod trie;
 pub(super) mod upgrade;
 
-pub use rules::read_rules;
+pub use rules::{read_rules, write_queried};
 
 /// Why a change is not in force, or not cleaned up after. It can be applied again.
 #[derive(Debug, Error)]
