@@ -233,24 +233,6 @@ fn every_number_is_summed_and_the_newest_action_holds() {
     );
 }
 
-#[test]
-fn what_a_switch_counts_is_of_one_node() {
-    let count =
-        json!({"match": "unique", "packets": 10, "bytes": 1420, "wire": {"packets": 10, "bytes": 1420}, "rules": 1});
-    let ended = and(rule("r", "08:00:00", 142, 1), "ended", json!(true));
-    let alive = and(rule("r", "08:00:05", 1420, 10), "switch", count.clone());
-    let told = |name| node(name, "08:00:10").judging(&[("acnp", "u", vec![ended.clone(), alive.clone()])]);
-    let rule_of = |index: &Index| {
-        let policy = index.policies::<true>(None, at("08:00:10")).remove(0);
-        serde_json::to_value(&policy.rule_traffic_stats[0]).unwrap()
-    };
-    let mut index = index([told("n1")], "08:00:10");
-    assert_eq!(rule_of(&index)["switch"], count);
-    index.accept(told("n2"), at("08:00:10"));
-    assert_eq!(rule_of(&index).get("switch"), None);
-    assert_eq!(rule_of(&index)["trafficStats"]["packets"], 22);
-}
-
 proptest! {
     /// Whatever is lost, repeated or overtaken on the way, and however often rules begin anew: nothing falls, and the last
     /// report makes the sum whole. A node tells of its eight newest lives.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::{agent::policy::files, api::policy::RuleTrafficStats};
+use crate::{
+    agent::policy::files,
+    api::policy::{RuleTrafficStats, SwitchCount},
+};
 
 /// Lives of one rule that are kept apart. Twice as many as a node tells of: an older one is never told of again, and can be
 /// added to those before it.
@@ -100,6 +103,13 @@ impl Rule {
         }
     }
 
+    /// What the node's switch counts for it; outermost `None` where it is for no Pod of the node any more.
+    fn switch(&self) -> Option<Option<SwitchCount>> {
+        let mut lives = self.lives.values().rev();
+        let alive = lives.find(|life| !life.reported.ended && life.counted().is_some())?;
+        Some(alive.reported.switch)
+    }
+
     /// The lives, what the newest does last.
     fn counted(&self) -> impl Iterator<Item = RuleTrafficStats> {
         let lives = self.lives.values().filter_map(Life::counted);
@@ -117,27 +127,46 @@ impl Life {
     }
 }
 
-/// The rules by name, each the sum over these shares. What a switch counts for a rule is of one node, so it is told only if
-/// there is no other.
-pub(super) fn sum<'a>(shares: impl ExactSizeIterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
-    let alone = shares.len() == 1;
+/// The rules by name, each the sum over these shares. What the switches count is told where those of all nodes that the rule
+/// is for tell it.
+pub(super) fn sum<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
     let mut sums: BTreeMap<&str, (RuleTrafficStats, Timestamp)> = BTreeMap::new();
+    let mut switches: BTreeMap<&str, Option<SwitchCount>> = BTreeMap::new();
     for (name, rule) in shares.flat_map(|share| &share.rules) {
+        if let Some(counted) = rule.switch() {
+            switches
+                .entry(name)
+                .and_modify(|sum| *sum = both(*sum, counted))
+                .or_insert(counted);
+        }
         for mut life in rule.counted() {
             // One that ended here is none that ended everywhere.
             life.ended = false;
-            life.switch = life.switch.filter(|_| alone);
             let began = life.start_time;
             match sums.get_mut(name.as_str()) {
                 None => drop(sums.insert(name, (life, began))),
                 Some((sum, newest)) => {
                     if began >= *newest {
-                        (sum.action, sum.switch, *newest) = (life.action, life.switch, began);
+                        (sum.action, *newest) = (life.action, began);
                     }
                     sum.add(&life);
                 }
             }
         }
     }
-    sums.into_values().map(|(sum, _)| sum).collect()
+    let with_switch = |(name, (sum, _)): (&str, (RuleTrafficStats, Timestamp))| RuleTrafficStats {
+        switch: switches.get(name).copied().flatten(),
+        ..sum
+    };
+    sums.into_iter().map(with_switch).collect()
 }
+
+fn both(one: Option<SwitchCount>, other: Option<SwitchCount>) -> Option<SwitchCount> {
+    let (mut sum, other) = one.zip(other)?;
+    sum.add(other);
+    Some(sum)
+}
+
+#[cfg(test)]
+#[path = "share_tests.rs"]
+mod tests;
