@@ -93,13 +93,23 @@ impl Rule {
         };
         self.lives.insert(reported.start_time, life);
         if self.lives.len() > LIVES
-            && let Some((_, oldest)) = self.lives.pop_first()
+            && let Some(oldest) = self.pop_oldest()
         {
             match (&mut self.past, oldest.counted()) {
                 (Some(past), Some(oldest)) => past.add(&oldest),
                 (None, Some(oldest)) => self.past = Some(oldest),
                 (_, None) => {}
             }
+        }
+    }
+
+    /// The first of those that have ended. Where the node's clock was set back, the one that goes on may have the earliest
+    /// start, and is told of again.
+    fn pop_oldest(&mut self) -> Option<Life> {
+        let ended = self.lives.iter().find(|(_, life)| life.reported.ended);
+        match ended.map(|(start, _)| *start) {
+            Some(start) => self.lives.remove(&start),
+            None => self.lives.pop_first().map(|(_, life)| life),
         }
     }
 

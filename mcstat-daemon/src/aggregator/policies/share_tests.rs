@@ -86,3 +86,29 @@ fn what_rules_on_queries_counted_is_summed_over_nodes() {
     index.accept(told("n1", "08:00:20", 7, 1), at("08:00:10"));
     assert_eq!(numbers(&index), ([12, 552, 12], 10));
 }
+
+/// A node whose clock was set back tells of the life that goes on with the earliest start: it is counted once.
+#[test]
+fn a_life_that_goes_on_is_counted_once_whatever_its_start() {
+    let mut index = Index::default();
+    let mut sum = 0;
+    for step in 0..40 {
+        let (minutes, packets) = (20 + step / 2, if step < 36 { 1 } else { 100 + step });
+        let start = if step < 36 {
+            format!("08:{minutes}:00")
+        } else {
+            "08:01:00".to_owned()
+        };
+        let life = rule("r", &start, 0, packets);
+        let life = if step % 2 == 1 && step < 36 {
+            and(life, "ended", json!(true))
+        } else {
+            life
+        };
+        let mut report = node("n1", "08:00:00").judging(&[("mkt/p", "u", vec![life])]);
+        report.observed_at = at(&format!("09:00:{step:02}"));
+        index.accept(report, at("09:00:00"));
+        sum = index.policies::<false>(None, at("09:00:00"))[0].traffic_stats.packets;
+    }
+    assert_eq!(sum, 18 + 139, "eighteen that ended, and one that goes on");
+}
