@@ -332,6 +332,7 @@ fn other_groups(totals: &Totals) -> stats::OtherGroups {
         packets: sum.admitted.packets,
         bytes: sum.admitted.bytes,
         dropped: sum.dropped,
+        would_drop: sum.would_drop,
         port_limit: totals.overflow.port_limit,
         fair_share: totals.overflow.fair_share,
         window_full: totals.overflow.window_full,
