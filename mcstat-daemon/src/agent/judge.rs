@@ -199,11 +199,7 @@ impl Judge {
         if !changed && !self.again {
             return false;
         }
-        let made = self.finish(channels).and_then(|()| {
-            let change = self.compiler.compile(model, pods)?;
-            self.unfinished = Some(change);
-            self.finish(channels)
-        });
+        let made = self.finish(channels).and_then(|()| self.make(model, pods, channels));
         self.again = made.is_err();
         let trouble = made.err().map(|error| error.to_string());
         if let Some(error) = trouble.as_ref().filter(|error| self.trouble.as_ref() != Some(error)) {
@@ -227,6 +223,19 @@ impl Judge {
         true
     }
 
+    /// Compiles and makes the change, and again where what it retired was in the way of more.
+    fn make(&mut self, model: &Model, pods: &[PodName], channels: &Channels) -> Result<(), JudgeError> {
+        loop {
+            let change = self.compiler.compile(model, pods)?;
+            let again = change.again;
+            self.unfinished = Some(change);
+            self.finish(channels)?;
+            if !again {
+                return Ok(());
+            }
+        }
+    }
+
     /// Makes the change that waits, if one does.
     fn finish(&mut self, channels: &Channels) -> Result<(), JudgeError> {
         let Some(change) = self.unfinished.as_mut() else {
@@ -242,10 +251,13 @@ impl Judge {
             pods = change.flips.len(),
             "policies in force"
         );
-        complain(
-            &mut self.complaints,
-            change.problems.iter().map(Problem::to_string).collect(),
-        );
+        // What the next change, which follows at once, puts right is nothing to complain of.
+        if !change.again {
+            complain(
+                &mut self.complaints,
+                change.problems.iter().map(Problem::to_string).collect(),
+            );
+        }
         self.compiler.release(std::mem::take(&mut change.retired));
         self.unfinished = None;
         for reading in last {

@@ -5,6 +5,7 @@ mod change;
 mod limits;
 mod random;
 mod refused;
+mod room;
 mod scale;
 mod seed;
 
