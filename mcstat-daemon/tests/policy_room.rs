@@ -1,5 +1,5 @@
 //! An agent whose maps have not room for everything at once: what must wait for what is retired is judged in the end,
-//! though nobody touches a policy again.
+//! though nobody touches a policy again; and what an earlier agent left there takes no room twice.
 //!
 //! Needs root, a kernel for the programs and Open vSwitch.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
@@ -57,7 +57,7 @@ fn told(node: &Node) -> BTreeMap<String, (usize, String)> {
 }
 
 #[test]
-fn what_must_wait_for_room_is_judged_without_another_change() {
+fn nobody_is_left_out_for_want_of_room_that_is_freed() {
     let bed = Bed::up(&[("mkt", "a")]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let source: Value = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
@@ -85,5 +85,11 @@ fn what_must_wait_for_room_is_judged_without_another_change() {
 
     replace(directory.path(), 2);
     all(&node, 2);
+    // A new agent finds the same lists in the maps, and makes nothing anew.
+    let before = told(&node);
+    node.kill();
+    run(&mut node).unwrap();
+    all(&node, 2);
+    assert_eq!(told(&node), before, "totals go on");
     assert!(!node.log().contains("no room"), "{}", node.log());
 }

@@ -80,8 +80,8 @@ pub struct Stored {
     pub rules: Vec<RuleRow>,
     /// Sets that judge.
     pub sets: Vec<Arc<PolicySet>>,
-    /// Port lists.
-    pub lists: Vec<u16>,
+    /// Port lists, with what they say.
+    pub lists: Vec<(u16, PortList)>,
 }
 
 impl PolicySet {

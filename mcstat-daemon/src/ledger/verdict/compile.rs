@@ -40,8 +40,8 @@ impl Compiler {
         Self::adopting(limits, Stored::default())
     }
 
-    /// A compiler for maps of an earlier run. Rules that are still there keep their slots; the first change makes all sets
-    /// anew, under other ids, and retires everything else.
+    /// A compiler for maps of an earlier run. Rules that are still there keep their slots and lists that say the same
+    /// their indices; the first change makes all sets anew, under other ids, and retires everything else.
     #[must_use]
     pub fn adopting(limits: Limits, stored: Stored) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! What lies in the maps, and one attempt at the next state: slots, lists and sets for the rules that are to hold.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -49,16 +49,26 @@ pub(super) struct State {
 
 impl State {
     /// Of maps of an earlier run.
-    pub(super) fn new(limits: Limits, stored: Stored) -> Self {
+    pub(super) fn new(limits: Limits, mut stored: Stored) -> Self {
         let slots = stored.rules.iter().map(|rule| rule.slot);
+        let list_ids = Ids::without(limits.lists, stored.lists.iter().map(|(index, _)| *index));
+        // Shared with new sets that say the same; those that no new set names are retired like any. Twins stay behind.
+        let mut lists = HashMap::with_capacity(stored.lists.len());
+        stored.lists.retain(|(index, list)| match lists.entry(*list) {
+            Entry::Vacant(entry) => {
+                entry.insert((*index, 0));
+                false
+            }
+            Entry::Occupied(_) => true,
+        });
         Self {
             names: Arc::default(),
             rules: BTreeMap::new(),
-            lists: HashMap::new(),
+            lists,
             sets: HashMap::new(),
             pods: BTreeMap::new(),
             rule_ids: Ids::without(limits.rules.min(MAX_RULE_SLOT), slots),
-            list_ids: Ids::without(limits.lists, stored.lists.iter().copied()),
+            list_ids,
             set_ids: Ids::without(limits.sets, stored.sets.iter().map(|set| set.id)),
             stored,
         }
@@ -274,7 +284,6 @@ impl State {
         }
         let unused = self.lists.extract_if(|_, (_, sets)| *sets == 0);
         change.retired.lists = unused.map(|(_, (index, _))| index).collect();
-        change.retired.lists.sort_unstable();
         let gone = self
             .rules
             .keys()
@@ -289,7 +298,8 @@ impl State {
         change.retired.sets = sets;
         let stored = std::mem::take(&mut self.stored);
         change.retired.sets.extend(stored.sets);
-        change.retired.lists.extend(stored.lists);
+        change.retired.lists.extend(stored.lists.iter().map(|(index, _)| index));
+        change.retired.lists.sort_unstable();
         let (kept, gone): (Vec<_>, _) = stored.rules.into_iter().partition(|rule| keep.contains(&rule.id));
         self.stored.rules = kept;
         change.retired.rules.extend(gone);

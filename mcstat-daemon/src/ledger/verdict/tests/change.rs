@@ -178,11 +178,16 @@ fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
         policy("q", "b", TWO),
         policy("r", "c", TWO),
     ]));
-    // What the maps would hold: a rule of a policy that is gone, sets, and two lists.
+    // What the maps would hold: a rule of a policy that is gone, sets, and lists that no rule asks for any more.
+    let list = |port| {
+        let mut list = PortList::default();
+        (list.rules[0].first, list.rules[0].last, list.rules[0].decision) = (port, port, 9);
+        list
+    };
     let stored = Stored {
         rules: node.compiler.rules().cloned().collect(),
         sets: before.sets.clone(),
-        lists: vec![1, 3],
+        lists: vec![(1, list(7)), (3, list(5)), (4, list(5))],
     };
     let slot = |compiler: &Compiler, uid: &str| {
         let rule = compiler.rules().find(|rule| &*rule.id.uid == uid);
@@ -203,7 +208,7 @@ fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
     assert!(change.sets.iter().all(|set| !old.contains(&set.id)));
     let retired: Vec<u16> = change.retired.sets.iter().map(|set| set.id).collect();
     assert_eq!(retired, old);
-    assert_eq!(change.retired.lists, [1, 3]);
+    assert_eq!(change.retired.lists, [1, 3, 4]);
     assert_eq!(change.lists.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2]);
     let gone: Vec<_> = change
         .retired

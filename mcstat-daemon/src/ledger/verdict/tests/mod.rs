@@ -11,7 +11,7 @@ mod seed;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
+use mcstat_common::policy::{PortList, SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
 use serde::Deserialize as _;
 use serde_yaml::{Deserializer, Value};
 

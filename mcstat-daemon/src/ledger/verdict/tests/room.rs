@@ -89,6 +89,30 @@ fn a_policy_that_waits_for_lists_keeps_its_slots() {
     assert!(before.iter().all(|row| reach.of(&row.id).unwrap().pods() == [0]));
 }
 
+/// A restart with most lists in use: what says the same is the same list, and no rule loses its slot.
+#[test]
+fn a_compiler_for_maps_of_an_earlier_run_shares_their_lists() {
+    let mut node = Node::with(LIMITS, &["ns/a"]);
+    let all = || (0..8).map(|n| by_port(n, 5000)).collect::<Vec<_>>();
+    let first = node.set(all());
+    let rows: Vec<RuleRow> = node.compiler.rules().cloned().collect();
+    let stored = Stored {
+        rules: rows.clone(),
+        sets: first.sets.clone(),
+        lists: first.lists.clone(),
+    };
+    node.compiler = Compiler::adopting(LIMITS, stored);
+    let change = node.set(all());
+    assert_eq!((&*change.problems, change.again), (&[][..], false));
+    assert_eq!((&*change.lists, &*change.retired.lists), (&[][..], &[][..]));
+    assert_eq!(node.compiler.rules().cloned().collect::<Vec<_>>(), rows);
+    assert_eq!(judged(&node, 5000), 8);
+    // They go like any others when nobody asks for them any more.
+    let change = node.set([]);
+    assert_eq!(change.flips.len(), 1);
+    assert_eq!(settle(&mut node, &all()).len(), 1, "all ten lists are free");
+}
+
 /// Half of the policies change: the other half has all that it needs, and is judged all the time.
 #[test]
 fn only_what_changes_waits() {
