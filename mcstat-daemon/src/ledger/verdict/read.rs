@@ -54,6 +54,12 @@ impl Kind {
         }
     }
 
+    /// Whether it is one of the two kinds of policies.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::ClusterNetworkPolicy | Self::NetworkPolicy)
+    }
+
     fn is_namespaced(self) -> bool {
         matches!(self, Self::NetworkPolicy | Self::Group | Self::Pod)
     }
