@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{
     prefix::Block,
+    problem::GroupFault,
     selector::{LabelSelector, Labels},
 };
 
@@ -194,6 +195,8 @@ pub struct Group {
     pub blocks: Vec<Block>,
     /// Groups that belong to it, with no children of their own.
     pub children: Vec<Arc<str>>,
+    /// Why it selects nothing here, although it asks for something.
+    pub fault: Option<GroupFault>,
 }
 
 /// What selectors see of a Pod.

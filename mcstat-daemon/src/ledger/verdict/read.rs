@@ -9,6 +9,7 @@ use super::{
     document::{self, Document, GroupSpec, Header, Labelled, Metadata, PolicySpec, TierSpec},
     object::{AppliedTo, Content, Group, Kind, Object, ObjectKey, Pod, PodSelector, Policy, Reason, Refusal, Rule},
     prefix::{Block, Cidr, parse_except},
+    problem::GroupFault,
     read_rule,
 };
 
@@ -241,6 +242,8 @@ fn applied_to_entry(kind: Kind, entry: document::AppliedTo) -> Result<AppliedTo,
 fn group(spec: GroupSpec) -> Result<Group, Reason> {
     let blocks = spec.ip_block.iter().chain(&spec.ip_blocks);
     let asks = spec.pod_selector.is_some() || spec.namespace_selector.is_some();
+    let service = spec.service_reference.map(|_| GroupFault::Service);
+    let external = spec.external_entity_selector.map(|_| GroupFault::ExternalEntities);
     Ok(Group {
         blocks: multicast_blocks(blocks)?.blocks,
         pods: asks.then_some(PodSelector {
@@ -248,6 +251,7 @@ fn group(spec: GroupSpec) -> Result<Group, Reason> {
             namespace: spec.namespace_selector,
         }),
         children: spec.child_groups.into_iter().map(Into::into).collect(),
+        fault: service.or(external),
     })
 }
 

@@ -321,6 +321,58 @@ fn policies_are_for_whom_they_are_applied_to() {
     }
 }
 
+/// A group that selects nothing for another reason than that nothing fits is told, and so is one inside another.
+#[test]
+fn groups_that_select_nothing_are_named() {
+    let group = |name: &str, spec: &str| {
+        format!(
+            "--- {{apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+        )
+    };
+    let groups = group("service", "serviceReference: {name: s, namespace: ns}")
+        + &group("external", "externalEntitySelector: {}")
+        + &group("parent", "childGroups: [pods, gone, service]")
+        + &group("pods", "podSelector: {}, serviceReference: null");
+    for (applied_to, faults, judged) in [
+        (
+            "service",
+            &["service has a serviceReference, which is not looked up"][..],
+            false,
+        ),
+        (
+            "external",
+            &["external has an externalEntitySelector, and external entities are not judged"],
+            false,
+        ),
+        (
+            "parent",
+            &[
+                "gone does not exist",
+                "service has a serviceReference, which is not looked up",
+            ],
+            true,
+        ),
+        ("pods", &[], true),
+    ] {
+        let policy = format!(
+            "--- {{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: p}}, spec: {{priority: 1, \
+             appliedTo: [{{group: {applied_to}}}], egress: [{{name: r, action: Drop, protocols: [{{igmp: {{}}}}]}}]}}}}"
+        );
+        let mut node = Node::new(&["ns/a"]);
+        let change = node.set(objects(&(groups.clone() + &policy)));
+        let problems = change.problems.iter().map(Problem::to_string).collect::<Vec<_>>();
+        let wanted = faults
+            .iter()
+            .map(|fault| format!("ClusterNetworkPolicy p, rule r: group {fault}; it selects nothing"));
+        assert_eq!(problems, wanted.collect::<Vec<_>>());
+        assert_eq!(
+            node.report("ns/a", 2, [225, 1, 1, 1]) == drop("p/r"),
+            judged,
+            "{applied_to}"
+        );
+    }
+}
+
 #[test]
 fn a_policy_of_an_unknown_tier_is_not_judged() {
     let object = acnp(&format!(
