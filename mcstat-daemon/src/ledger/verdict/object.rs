@@ -126,13 +126,17 @@ pub enum Subject {
 pub enum Ports {
     /// Any protocol and port.
     Any,
-    /// UDP to one of these ranges of destination ports: sorted, apart from each other, maybe none at all.
+    /// UDP without a port: later fragments too, whose ports lie in another packet.
+    AnyUdp,
+    /// UDP to one of these ranges of destination ports, be they all there are: sorted, apart from each other, maybe none.
     Udp(Vec<(u16, u16)>),
 }
 
 impl Ports {
-    /// The one range of a rule that names UDP and no port.
-    pub const ALL: (u16, u16) = (0, u16::MAX);
+    /// Whether no packet fits.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::Udp(ranges) if ranges.is_empty())
+    }
 }
 
 /// IGMP messages that a rule matches.

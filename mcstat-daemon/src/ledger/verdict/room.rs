@@ -127,7 +127,7 @@ fn policies<'a>(left_out: impl Iterator<Item = &'a (ObjectKey, Room)>) -> BTreeS
 fn greediest(before: &State, rules: &[Resolved], room: Room, count: usize) -> Vec<ObjectKey> {
     let mut asked: BTreeMap<&ObjectKey, (bool, usize, usize)> = BTreeMap::new();
     for (position, rule) in rules.iter().enumerate() {
-        let by_port = matches!(&rule.content.ports, Ports::Udp(ranges) if !ranges.is_empty());
+        let by_port = rule.content.ports != Ports::Any && !rule.content.ports.is_none();
         let asks = match room {
             Room::Rules => usize::from(!before.has_slot(&rule.id)),
             Room::Lists if !by_port => 0,

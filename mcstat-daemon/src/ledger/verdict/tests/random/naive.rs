@@ -112,26 +112,12 @@ fn contains(block: &Block, address: Ipv4Addr) -> bool {
     inside(&block.cidr) && !block.except.iter().any(inside)
 }
 
-/// Ports of several entries that meet or touch are one range; UDP as a whole takes later fragments too.
+/// A later fragment has no ports: it fits an entry that names UDP and no port, and no other, whatever these hold together.
 fn fits(ports: &[Port], transport: Transport) -> bool {
-    let udp = |wanted: u16| {
-        ports.iter().any(|port| match port {
-            Port::Tcp(_) => false,
-            Port::Udp => true,
-            Port::Range(first, last) => (*first..=*last).contains(&wanted),
+    ports.is_empty()
+        || ports.iter().any(|port| match (port, transport) {
+            (Port::Tcp(_), _) | (_, Transport::Other) | (Port::Range(..), Transport::UdpFragment) => false,
+            (Port::Udp, _) => true,
+            (Port::Range(first, last), Transport::Udp(port)) => (*first..=*last).contains(&port),
         })
-    };
-    match transport {
-        _ if ports.is_empty() => true,
-        Transport::Udp(port) => udp(port),
-        // All ports are taken when the lowest is, and whichever follows an entry's last one.
-        Transport::UdpFragment => {
-            let after = ports.iter().map(|port| match port {
-                Port::Range(_, last) => last.saturating_add(1),
-                _ => 0,
-            });
-            after.chain([0]).all(udp)
-        }
-        Transport::Other => false,
-    }
 }
