@@ -163,6 +163,8 @@ fn contents<'a>(
     Ok(found)
 }
 
+/// Adds the multicast addresses of a group. Unicast ones beside them, in other groups or in the rule, are no reason to
+/// refuse it: Antrea looks at each rule and each group by itself, and takes the whole for multicast where any of it is.
 fn add_group(
     model: &Model,
     policy: &ObjectKey,

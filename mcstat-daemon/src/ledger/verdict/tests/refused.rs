@@ -234,6 +234,13 @@ fn a_group_can_make_a_rule_one_for_multicast() {
     node.set(objects(&(policy.replace("ACTION", "Drop") + groups)));
     assert_eq!(node.data("ns/a", [225, 1, 1, 1], 1), drop("p/r"));
     assert_eq!(node.data("ns/a", [225, 1, 2, 1], 1), no_rule());
+    // Antrea refuses unicast beside multicast in the blocks of one rule or group; what groups bring together it takes.
+    let beside = policy
+        .replace("ACTION", "Drop")
+        .replace("{group: g}", "{group: one}, {ipBlock: {cidr: 10.0.0.0/8}}");
+    let change = node.set(objects(&(beside + groups)));
+    assert_eq!(change.problems, []);
+    assert_eq!(node.data("ns/a", [225, 1, 1, 1], 1), drop("p/r"));
     let change = node.set(objects(&(policy.replace("ACTION", "Pass") + groups)));
     let problems = change.problems.iter().map(Problem::to_string).collect::<Vec<_>>();
     assert_eq!(
