@@ -292,6 +292,16 @@ pub enum Reason {
     /// Not judged here.
     #[error("sourcePort is not judged for multicast; only destination ports are")]
     SourcePort,
+    /// The maps hold names as text of a bounded length: cut, they would tell nothing apart.
+    #[error("{what} has {bytes} bytes; it has at most {most}, and no NUL among them")]
+    Name {
+        /// Which name.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        most: usize,
+    },
     /// Names must tell rules apart.
     #[error("two rules have this name; names are unique within a policy")]
     SameName,

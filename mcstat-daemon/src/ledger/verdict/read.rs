@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use mcstat_common::abi::{RULE_BYTES, RULE_NAMESPACE_BYTES, RULE_POLICY_BYTES, RULE_UID_BYTES};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
@@ -79,7 +80,8 @@ impl Object {
             Kind::ClusterNetworkPolicy | Kind::NetworkPolicy => {
                 let document = Document::<PolicySpec>::deserialize(document).map_err(ReadError::Malformed)?;
                 let key = key(kind, &document.metadata);
-                let policy = policy(&key, document.spec).map_err(ReadError::Refused)?;
+                let uid = document.metadata.uid.as_deref().unwrap_or_default();
+                let policy = policy(&key, uid, document.spec).map_err(ReadError::Refused)?;
                 Ok(Self::new(key, document.metadata, Content::Policy(Arc::new(policy))))
             }
             Kind::Tier => {
@@ -144,7 +146,7 @@ fn labelled(kind: Kind, mut document: Labelled) -> Object {
     Object::new(key, document.metadata, content)
 }
 
-fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
+fn policy(key: &ObjectKey, uid: &str, spec: PolicySpec) -> Result<Policy, Refusal> {
     let lists = spec.ingress.iter().chain(&spec.egress);
     let own = lists.filter(|rule| !rule.applied_to.is_empty()).count();
     let all = spec.ingress.len() + spec.egress.len();
@@ -161,6 +163,7 @@ fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
                 twice = Some(Arc::clone(&name));
             }
             if let Some(found) = read_rule::subject(&rule, direction == "egress").map_err(refused)? {
+                check_name("the name of the rule", &name, RULE_BYTES).map_err(refused)?;
                 let list = applied_to(key, rule.applied_to).map_err(refused)?;
                 rules.push(Rule {
                     name,
@@ -182,6 +185,9 @@ fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
     if !rules.is_empty() && spec.priority.is_none() {
         return Err(refusal(key, None, Reason::NoPriority));
     }
+    if !rules.is_empty() {
+        check_names(key, uid).map_err(|reason| refusal(key, None, reason))?;
+    }
     // The entries of a policy without rules for multicast are not looked at: it is nobody's business here.
     let list = if rules.is_empty() { Vec::new() } else { spec.applied_to };
     Ok(Policy {
@@ -190,6 +196,22 @@ fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
         applied_to: applied_to(key, list).map_err(|reason| refusal(key, None, reason))?,
         rules,
     })
+}
+
+/// Kubernetes takes no longer names of objects; a file may have them.
+fn check_names(key: &ObjectKey, uid: &str) -> Result<(), Reason> {
+    check_name("metadata.namespace", &key.namespace, RULE_NAMESPACE_BYTES)?;
+    check_name("metadata.name", &key.name, RULE_POLICY_BYTES)?;
+    check_name("metadata.uid", uid, RULE_UID_BYTES)
+}
+
+/// Whether a name fits into a field of the maps that ends with a NUL.
+fn check_name(what: &'static str, name: &str, field: usize) -> Result<(), Reason> {
+    let (bytes, most) = (name.len(), field - 1);
+    if bytes <= most && !name.contains('\0') {
+        return Ok(());
+    }
+    Err(Reason::Name { what, bytes, most })
 }
 
 fn applied_to(key: &ObjectKey, entries: Vec<document::AppliedTo>) -> Result<Arc<[AppliedTo]>, Reason> {

@@ -2,6 +2,7 @@
 
 mod antrea;
 mod change;
+mod groups;
 mod limits;
 mod random;
 mod refused;
