@@ -65,6 +65,8 @@ pub struct PolicySet {
     pub id: u16,
     /// What goes into the trie; sorted, keys unique.
     pub entries: Vec<(PolicyKey, PolicyValue)>,
+    /// The same for queries to the Pod, which no program looks up and the trie does not hold.
+    pub queries: Vec<(PolicyKey, PolicyValue)>,
     /// Bit n: there are entries in space n. A look-up in any other space finds nothing.
     pub spaces: u8,
     /// The port lists that the entries name; each once.
@@ -85,16 +87,22 @@ pub struct Stored {
 }
 
 impl PolicySet {
-    /// A set of rules that match nothing here.
+    /// A set without anything in it.
     #[must_use]
     pub fn empty(id: u16) -> Self {
         Self {
             id,
             entries: Vec::new(),
+            queries: Vec::new(),
             spaces: 0,
             lists: Vec::new(),
             refused: Vec::new(),
         }
+    }
+
+    /// What lies in the trie, and what does not.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PolicyKey, PolicyValue)> {
+        self.entries.iter().chain(&self.queries).copied()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use mcstat_common::policy::{DECISION_DROP, MAX_RULE_SLOT, PolicyKey, PolicyValue, PortList};
+use mcstat_common::policy::{DECISION_DROP, MAX_RULE_SLOT, PolicyKey, PolicyValue, PortList, SPACE_QUERY};
 
 use super::{
     change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored},
@@ -221,24 +221,23 @@ impl State {
         let none_left = Misfit::Error(CompileError::Sets(self.set_ids.most()));
         let id = self.set_ids.take().ok_or(none_left)?;
         let mut set = PolicySet {
-            id,
-            entries: Vec::with_capacity(flat.len()),
-            spaces: 0,
-            lists: Vec::new(),
             refused,
+            ..PolicySet::empty(id)
         };
         for entry in &flat {
             let list = self.list(entry, &mut set, change).ok_or(Misfit::Room(Room::Lists))?;
             set.spaces |= 1 << entry.space;
             let address = entry.prefix.address.to_be();
             let key = PolicyKey::new(id, entry.space, address, u32::from(entry.prefix.length));
-            set.entries.push((
-                key,
-                PolicyValue {
-                    list,
-                    decision: entry.decision,
-                },
-            ));
+            let value = PolicyValue {
+                list,
+                decision: entry.decision,
+            };
+            let entries = match entry.space {
+                SPACE_QUERY => &mut set.queries,
+                _ => &mut set.entries,
+            };
+            entries.push((key, value));
         }
         let set = Arc::new(set);
         change.sets.push(Arc::clone(&set));

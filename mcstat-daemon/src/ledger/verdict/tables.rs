@@ -1,4 +1,5 @@
-//! The maps as a value: what the kernel holds after the same changes, and what it says of a packet.
+//! The maps as a value: what the kernel holds after the same changes, what is said of queries beside it, and what it says of
+//! a packet.
 //!
 //! User space judges with it what only user space sees whole, and tests hold it against the definitions and the kernel.
 
@@ -55,7 +56,7 @@ impl Tables {
     /// First step: what is new stands beside the old, and no Pod uses it.
     pub fn insert(&mut self, change: &Change) {
         self.lists.extend(change.lists.iter().copied());
-        for (key, value) in change.sets.iter().flat_map(|set| set.entries.iter().copied()) {
+        for (key, value) in change.sets.iter().flat_map(|set| set.all()) {
             *self.lengths.entry(key.scope).or_default() |= 1 << (key.prefix_length - SCOPE_BITS);
             self.trie.insert(key, value);
         }
@@ -73,8 +74,8 @@ impl Tables {
 
     /// Last step, in the kernel after an RCU wait: what no Pod uses goes.
     pub fn delete(&mut self, retired: &Retired) {
-        for (key, _) in retired.sets.iter().flat_map(|set| &set.entries) {
-            self.trie.remove(key);
+        for (key, _) in retired.sets.iter().flat_map(|set| set.all()) {
+            self.trie.remove(&key);
             // A set goes whole.
             self.lengths.remove(&key.scope);
         }
@@ -108,7 +109,7 @@ impl Tables {
         (value.list == 0).then(|| Verdict::from(value.decision))
     }
 
-    /// How many entries the trie has.
+    /// How many entries there are, those for queries among them.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.trie.len()

@@ -162,6 +162,12 @@ fn a_set_says_in_which_spaces_it_has_entries() {
     node.set([with(&[policy("p", "a", ONE)]), objects(query)].concat());
     let spaces = |pod: usize| node.compiler.set_of(&node.pods[pod]).unwrap().spaces;
     assert_eq!((spaces(0), spaces(1)), (1 << SPACE_DATA, 1 << SPACE_QUERY));
+    let set = node.compiler.set_of(&node.pods[1]).unwrap();
+    assert_eq!(
+        (set.entries.len(), set.queries.len()),
+        (0, 1),
+        "no program judges queries: they take no room in the trie"
+    );
     assert_eq!(
         node.query("ns/b", [224, 0, 0, 1]),
         drop("q/q"),
