@@ -239,6 +239,15 @@ abi! {
     }
 }
 
+/// Bytes of [`RuleName::namespace`], the NUL included; so the others.
+pub const RULE_NAMESPACE_BYTES: usize = 64;
+/// Bytes of [`RuleName::policy`].
+pub const RULE_POLICY_BYTES: usize = 256;
+/// Bytes of [`RuleName::uid`].
+pub const RULE_UID_BYTES: usize = 344;
+/// Bytes of [`RuleName::rule`].
+pub const RULE_BYTES: usize = 248;
+
 abi! {
     /// Map `rule_names`, written by the agent alone: which rule a slot of `rules` is.
     pub struct RuleName {
@@ -259,13 +268,13 @@ abi! {
         /// The same in bytes.
         pub flow_bytes: u64,
         /// Namespace of the policy, NUL-terminated; empty for a ClusterNetworkPolicy.
-        pub namespace: [u8; 64],
+        pub namespace: [u8; RULE_NAMESPACE_BYTES],
         /// Name of the policy, NUL-terminated.
-        pub policy: [u8; 256],
+        pub policy: [u8; RULE_POLICY_BYTES],
         /// UID of the policy, NUL-terminated.
-        pub uid: [u8; 344],
+        pub uid: [u8; RULE_UID_BYTES],
         /// Name of the rule, NUL-terminated.
-        pub rule: [u8; 248],
+        pub rule: [u8; RULE_BYTES],
     }
 }
 

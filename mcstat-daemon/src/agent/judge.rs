@@ -222,12 +222,11 @@ impl Judge {
         if !changed && !self.again {
             return false;
         }
-        let unfinished = self.unfinished.take();
-        let made = unfinished.map_or(Ok(()), |change| self.make(change, channels));
-        let made = made.and_then(|()| {
-            let change = self.compiler.compile(model, pods)?;
-            self.make(change, channels)
-        });
+        let made = match self.unfinished.take() {
+            Some(change) => self.make(change, channels),
+            None => Ok(()),
+        };
+        let made = made.and_then(|()| self.bring(model, pods, channels));
         // Room is made by another change only, which comes as one.
         self.again = made
             .as_ref()
@@ -252,6 +251,18 @@ impl Judge {
             policies: model.policies().map(|(key, uid, _)| known(key, uid)).collect(),
             reach: Arc::new(self.compiler.reach()),
             problems: problems.cloned().collect(),
+        }
+    }
+
+    /// Compiles and makes the change, and again where what it retired was in the way of more.
+    fn bring(&mut self, model: &Model, pods: &[PodName], channels: &Channels) -> Result<(), JudgeError> {
+        loop {
+            let change = self.compiler.compile(model, pods)?;
+            let again = change.again;
+            self.make(change, channels)?;
+            if !again {
+                return Ok(());
+            }
         }
     }
 
@@ -280,10 +291,13 @@ impl Judge {
             pods = change.flips.len(),
             "policies in force"
         );
-        complain(
-            &mut self.complaints,
-            change.problems.iter().map(Problem::to_string).collect(),
-        );
+        // What the next change, which follows at once, puts right is nothing to complain of.
+        if !change.again {
+            complain(
+                &mut self.complaints,
+                change.problems.iter().map(Problem::to_string).collect(),
+            );
+        }
         self.compiler.release(std::mem::take(&mut change.retired));
         for reading in last {
             // A tick that does not read is no reason to wait.

@@ -59,6 +59,24 @@ pub enum Failure {
         /// What both hold.
         object: ObjectKey,
     },
+    /// The first in the order of file names counts: rules are told apart by the UID of their policy. The Kubernetes API
+    /// gives no UID twice.
+    #[error("{}, document {document}, line {line}: {object} has the metadata.uid of {first} in {}, which counts; take it \
+             out of one of them", .file.display(), .first_file.display())]
+    SameUid {
+        /// The file that has the policy that does not count.
+        file: PathBuf,
+        /// The document, counted from 1.
+        document: usize,
+        /// The line on which it begins.
+        line: usize,
+        /// The policy that does not count.
+        object: ObjectKey,
+        /// The one that does.
+        first: ObjectKey,
+        /// Where that is.
+        first_file: PathBuf,
+    },
     /// An object of the Kubernetes API.
     #[error("{kind} {name} is not used as it is now: {reason}; {}",
         if *.holds { "its last good state holds" } else { "it is left out" })]

@@ -65,6 +65,8 @@ pub struct PolicySet {
     pub id: u16,
     /// What goes into the trie; sorted, keys unique.
     pub entries: Vec<(PolicyKey, PolicyValue)>,
+    /// The same for queries to the Pod, which no program looks up and the trie does not hold.
+    pub queries: Vec<(PolicyKey, PolicyValue)>,
     /// Bit n: there are entries in space n. A look-up in any other space finds nothing.
     pub spaces: u8,
     /// The port lists that the entries name; each once.
@@ -102,12 +104,6 @@ impl Stored {
         let position = self.sets.iter().position(same)?;
         Some(self.sets.remove(position).id)
     }
-
-    /// Takes out the port list that is the same; its index.
-    pub(super) fn take_list(&mut self, list: &PortList) -> Option<u16> {
-        let position = self.lists.iter().position(|(_, stored)| stored == list)?;
-        Some(self.lists.remove(position).0)
-    }
 }
 
 /// The same prefix in another set.
@@ -120,16 +116,22 @@ pub(super) fn in_set(key: PolicyKey, set: u16) -> PolicyKey {
 }
 
 impl PolicySet {
-    /// A set of rules that match nothing here.
+    /// A set without anything in it.
     #[must_use]
     pub fn empty(id: u16) -> Self {
         Self {
             id,
             entries: Vec::new(),
+            queries: Vec::new(),
             spaces: 0,
             lists: Vec::new(),
             refused: Vec::new(),
         }
+    }
+
+    /// What lies in the trie, and what does not.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PolicyKey, PolicyValue)> {
+        self.entries.iter().chain(&self.queries).copied()
     }
 }
 
@@ -160,4 +162,6 @@ pub struct Change {
     pub retired: Retired,
     /// What is not judged as it is written: all there is, not only what is new.
     pub problems: Vec<Problem>,
+    /// Policies are left out only because what is retired is in their way: compile again once it is released.
+    pub again: bool,
 }

@@ -63,6 +63,12 @@ pub enum GroupFault {
     /// A NetworkPolicy must stay in its namespace.
     #[error("has a namespaceSelector; a NetworkPolicy cannot be applied to it")]
     OtherNamespaces,
+    /// Services and their endpoints are not read.
+    #[error("has a serviceReference, which is not looked up; it selects nothing")]
+    Service,
+    /// These are no Pods.
+    #[error("has an externalEntitySelector, and external entities are not judged; it selects nothing")]
+    ExternalEntities,
 }
 
 /// What the maps can run out of.

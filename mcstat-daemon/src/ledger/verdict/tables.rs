@@ -1,4 +1,5 @@
-//! The maps as a value: what the kernel holds after the same changes, and what it says of a packet.
+//! The maps as a value: what the kernel holds after the same changes, what is said of queries beside it, and what it says of
+//! a packet.
 //!
 //! User space judges with it what only user space sees whole, and tests hold it against the definitions and the kernel.
 
@@ -75,7 +76,7 @@ impl Tables {
     /// First step: what is new stands beside the old, and no Pod uses it.
     pub fn insert(&mut self, change: &Change) {
         self.lists.extend(change.lists.iter().copied());
-        for (key, value) in change.sets.iter().flat_map(|set| set.entries.iter().copied()) {
+        for (key, value) in change.sets.iter().flat_map(|set| set.all()) {
             *self.lengths.entry(key.scope).or_default() |= 1 << (key.prefix_length - SCOPE_BITS);
             self.trie.insert(key, value);
         }
@@ -96,8 +97,8 @@ impl Tables {
         // Pods that a change knows nothing of, with sets of an earlier run.
         let sets: HashSet<u16> = retired.sets.iter().map(|set| set.id).collect();
         self.pods.retain(|_, (set, _)| !sets.contains(set));
-        for (key, _) in retired.sets.iter().flat_map(|set| &set.entries) {
-            self.trie.remove(key);
+        for (key, _) in retired.sets.iter().flat_map(|set| set.all()) {
+            self.trie.remove(&key);
             // A set goes whole.
             self.lengths.remove(&key.scope);
         }
@@ -131,7 +132,7 @@ impl Tables {
         (value.list == 0).then(|| Verdict::from(value.decision))
     }
 
-    /// How many entries the trie has.
+    /// How many entries there are, those for queries among them.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.trie.len()

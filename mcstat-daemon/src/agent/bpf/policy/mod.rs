@@ -122,7 +122,6 @@ pub fn recover(maps: &Maps) -> io::Result<()> {
 /// What bpf(2) returns.
 pub fn stored(maps: &Maps) -> io::Result<Stored> {
     let lists = (1..maps.policy_ports.len()).map(|index| (index as u16, maps.policy_ports.read(index)));
-    let lists = lists.filter(|(_, list)| *list != PortList::default());
     let mut sets = trie::sets(maps)?;
     // A set without entries is in use all the same: its id is nobody else's.
     for Entry { port, .. } in table::entries(maps) {
@@ -134,7 +133,7 @@ pub fn stored(maps: &Maps) -> io::Result<Stored> {
     Ok(Stored {
         rules: rules::rows(maps).map(|(row, _)| row).collect(),
         sets: sets.into_iter().map(Arc::new).collect(),
-        lists: lists.collect(),
+        lists: lists.filter(|(_, list)| *list != PortList::default()).collect(),
     })
 }
 

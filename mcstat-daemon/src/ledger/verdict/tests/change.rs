@@ -166,6 +166,12 @@ fn a_set_says_in_which_spaces_it_has_entries() {
     node.set([with(&[policy("p", "a", ONE)]), objects(query)].concat());
     let spaces = |pod: usize| node.compiler.set_of(&node.pods[pod]).unwrap().spaces;
     assert_eq!((spaces(0), spaces(1)), (1 << SPACE_DATA, 1 << SPACE_QUERY));
+    let set = node.compiler.set_of(&node.pods[1]).unwrap();
+    assert_eq!(
+        (set.entries.len(), set.queries.len()),
+        (0, 1),
+        "no program judges queries: they take no room in the trie"
+    );
     assert_eq!(
         node.query("ns/b", [224, 0, 0, 1]),
         drop("q/q"),
@@ -182,13 +188,16 @@ fn a_compiler_for_maps_of_an_earlier_run_keeps_what_says_the_same_and_replaces_t
         policy("q", "b", TWO),
         policy("r", "c", TWO),
     ]));
-    let mut list = PortList::default();
-    list.rules[0].decision = 7;
-    // What the maps would hold: a rule of a policy that is gone, sets, and two lists.
+    // What the maps would hold: a rule of a policy that is gone, sets, and lists that no rule asks for any more.
+    let list = |port| {
+        let mut list = PortList::default();
+        (list.rules[0].first, list.rules[0].last, list.rules[0].decision) = (port, port, 9);
+        list
+    };
     let stored = Stored {
         rules: node.compiler.rules().cloned().collect(),
         sets: before.sets.clone(),
-        lists: vec![(1, list), (3, PortList::default())],
+        lists: vec![(1, list(7)), (3, list(5)), (4, list(5))],
     };
     let slot = |compiler: &Compiler, uid: &str| {
         let rule = compiler.rules().find(|rule| &*rule.id.uid == uid);
@@ -213,7 +222,7 @@ fn a_compiler_for_maps_of_an_earlier_run_keeps_what_says_the_same_and_replaces_t
     let retired = ids(&change.retired.sets);
     assert_eq!(retired.len(), 1);
     assert!(old.contains(&retired[0]) && !new.contains(&retired[0]));
-    assert_eq!(change.retired.lists, [1, 3]);
+    assert_eq!(change.retired.lists, [1, 3, 4]);
     assert_eq!(change.lists.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2]);
     let gone: Vec<_> = change
         .retired
