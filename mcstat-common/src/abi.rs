@@ -239,6 +239,15 @@ abi! {
     }
 }
 
+/// Bytes of [`RuleName::namespace`], the NUL included; so the others.
+pub const RULE_NAMESPACE_BYTES: usize = 64;
+/// Bytes of [`RuleName::policy`].
+pub const RULE_POLICY_BYTES: usize = 256;
+/// Bytes of [`RuleName::uid`].
+pub const RULE_UID_BYTES: usize = 344;
+/// Bytes of [`RuleName::rule`].
+pub const RULE_BYTES: usize = 248;
+
 abi! {
     /// Map `rule_names`, written by the agent alone: which rule a slot of `rules` is.
     pub struct RuleName {
@@ -248,16 +257,24 @@ abi! {
         pub action: u32,
         /// When counting began, in milliseconds since 1970 (UTC).
         pub start_ms: u64,
-        /// To be added to the counters, in their order: totals of an older ABI.
+        /// To be added to the counters, in their order: totals of an older ABI, and the IGMP queries that the switch counted
+        /// for it (messages, their bytes, records).
         pub carried: [u64; 9],
+        /// Of a rule on IGMP queries, the switch's flow that was counted last: its conjunction, and in bit 32 whether it
+        /// drops; 0 = none.
+        pub flow: u64,
+        /// What that flow had counted when `carried` was written.
+        pub flow_packets: u64,
+        /// The same in bytes.
+        pub flow_bytes: u64,
         /// Namespace of the policy, NUL-terminated; empty for a ClusterNetworkPolicy.
-        pub namespace: [u8; 64],
+        pub namespace: [u8; RULE_NAMESPACE_BYTES],
         /// Name of the policy, NUL-terminated.
-        pub policy: [u8; 256],
+        pub policy: [u8; RULE_POLICY_BYTES],
         /// UID of the policy, NUL-terminated.
-        pub uid: [u8; 368],
+        pub uid: [u8; RULE_UID_BYTES],
         /// Name of the rule, NUL-terminated.
-        pub rule: [u8; 248],
+        pub rule: [u8; RULE_BYTES],
     }
 }
 
@@ -269,6 +286,8 @@ pub const RULE_NAMESPACED: u32 = 2;
 pub const RULE_ALLOW: u32 = 1;
 /// [`RuleName::action`].
 pub const RULE_DROP: u32 = 2;
+/// [`RuleName::flow`]: that of a rule that drops.
+pub const RULE_FLOW_DROPS: u64 = 1 << 32;
 
 abi! {
     /// Map `report_walk`, per CPU, one entry: the IGMP or MLD message in hand, and where the walk through its records stands.
@@ -453,7 +472,39 @@ abi! {
     }
 }
 
+/// Denials that are remembered at most.
+pub const DENIED_ENTRIES: u32 = 1024;
+
+abi! {
+    /// Key of the map `denied`.
+    pub struct DeniedKey {
+        /// [`Port::id`].
+        pub port: u32,
+        /// The group; IPv4 is written as in [`Slot::group`].
+        pub group: [u8; 16],
+    }
+}
+
+abi! {
+    /// Map `denied`, by port and group: the enforced rule that denied the last report of a group that the Pod has joined.
+    /// It may be gone by now. The agent alone writes it, and removes it when a report is allowed or the membership ends.
+    pub struct Denied {
+        /// As [`RuleName::kind`].
+        pub kind: u32,
+        /// As [`RuleName::action`].
+        pub action: u32,
+        /// As [`RuleName::namespace`].
+        pub namespace: [u8; 64],
+        /// As [`RuleName::policy`].
+        pub policy: [u8; 256],
+        /// As [`RuleName::rule`].
+        pub rule: [u8; 248],
+    }
+}
+
 const _: () = {
+    assert!(size_of::<DeniedKey>() == 20);
+    assert!(size_of::<Denied>() == 576);
     assert!(size_of::<Slot>() == 64);
     assert!(size_of::<Counter>() == 64);
     assert!(size_of::<Carry>() == 80);

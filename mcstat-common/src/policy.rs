@@ -12,7 +12,8 @@ pub const SPACE_REPORT_V1: u8 = 1;
 pub const SPACE_REPORT_V2: u8 = 2;
 /// Records of IGMPv3 reports (0x22), leaves among them.
 pub const SPACE_REPORT_V3: u8 = 3;
-/// IGMP queries (0x11) to the Pod; the address is the destination of the IP header, not the group asked for.
+/// IGMP queries (0x11) to the Pod; the address is the destination of the IP header, not the group asked for. User space
+/// alone knows this space: queries pass the switch before the Pod's veth, so no program judges them, and the trie has none.
 pub const SPACE_QUERY: u8 = 4;
 
 /// Bits of a [`PolicyKey`] before the address: the least that [`PolicyKey::prefix_length`] may be.

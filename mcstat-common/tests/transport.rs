@@ -59,7 +59,7 @@ prop_compose! {
     fn shape()(
         tags in 0..3_usize,
         options in prop_oneof![3 => Just(0), 1 => 1..11_usize],
-        protocol in prop_oneof![3 => Just(17), 1 => (3..=255_u8)],
+        protocol in prop_oneof![3 => Just(17), 1 => 3..=255_u8],
         // DF and MF say nothing of the ports; an offset does.
         fragment in prop_oneof![Just(0), Just(0x4000), Just(0x2000), Just(1), Just(0x2001), Just(0x1fff), 0..=0x7fff_u16],
         port in any::<u16>(),

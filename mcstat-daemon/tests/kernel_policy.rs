@@ -7,25 +7,20 @@ mod support;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use mcstat::{
-    agent::bpf::{Kernel, policy, table},
+    agent::bpf::policy,
     ledger::{
         snapshot::{Enforced, ReportVerdicts, RuleReading, Traffic, WouldDrop},
         verdict::{Action, Transport},
     },
-    proto::{
-        control::{self, Body},
-        igmp::IgmpMessage,
-        mld::MldMessage,
-    },
 };
-use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
+use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2};
 use policy_lab::{
-    ENFORCED, Lab,
-    messages::{Record, data, mld2, short, short_to, v3, v3_claiming, v3_to},
-    objects, policy_of,
+    DROP_ONE, ENFORCED, Lab,
+    messages::{Record, data, short, short_to, v3},
+    policy_of,
     worlds::{self, Packet, Random, World},
 };
-use support::{Bpffs, frames, in_netns, veth::Veth};
+use support::{Bpffs, frames, in_netns};
 
 const WORLDS: usize = 8;
 const PACKETS: usize = 24;
@@ -188,10 +183,6 @@ fn ports_are_found_behind_tags_and_options_and_nowhere_else() {
     });
 }
 
-const DROP_ONE: &str = "{name: one, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}]}, \
-                        {name: igmp, action: Drop, protocols: [{igmp: {groupAddress: 239.1.1.1}}]}, \
-                        {name: others, action: Allow, to: [{ipBlock: {cidr: 239.1.0.0/16}}]}";
-
 #[test]
 fn a_denial_is_a_drop_only_while_somebody_enforces_it() {
     in_netns(|| {
@@ -278,151 +269,6 @@ fn packets_without_a_slot_are_judged_too() {
     });
 }
 
-#[test]
-fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_the_sets() {
-    in_netns(|| {
-        let bpffs = Bpffs::new();
-        let mut lab = Lab::new(&bpffs.options());
-        lab.enter();
-        lab.set(
-            [
-                policy_of("p", 5, DROP_ONE),
-                policy_of(
-                    "gone",
-                    6,
-                    "{name: g, action: Allow, to: [{ipBlock: {cidr: 239.2.0.0/16}}]}",
-                ),
-            ]
-            .concat(),
-        );
-        lab.enforce(ENFORCED);
-        let frames =
-            [[239, 1, 1, 1], [239, 1, 1, 9], [239, 2, 0, 1]].map(|group| data(group.into(), Transport::Udp(5000)));
-        frames.iter().for_each(|frame| lab.send(frame, 10));
-        let before = lab.rules();
-        let set = policy::set_of(&lab.kernel.maps, &lab.pod);
-        drop(lab);
-
-        let mut lab = Lab::new(&bpffs.options());
-        assert_eq!(lab.rules(), before);
-        assert_eq!(policy::enforced(&lab.kernel.maps), ENFORCED);
-        assert_eq!(policy::set_of(&lab.kernel.maps, &lab.pod), set);
-        // The old sets judge until the first change.
-        frames.iter().for_each(|frame| lab.send(frame, 10));
-        let packets = |lab: &Lab| ["one", "others"].map(|rule| lab.rule(rule).data.packets);
-        assert_eq!(packets(&lab), [20, 20]);
-        let last = lab.set(policy_of("p", 5, DROP_ONE));
-        let last: Vec<_> = last
-            .iter()
-            .map(|rule| (&*rule.row.id.name, rule.data.packets))
-            .collect();
-        assert_eq!(last, [("g", 20)], "the rule that is gone, read for the last time");
-        assert_ne!(policy::set_of(&lab.kernel.maps, &lab.pod), set);
-        frames.iter().for_each(|frame| lab.send(frame, 10));
-        assert_eq!(packets(&lab), [30, 30]);
-        let slots = |rules: &[RuleReading]| {
-            let rows = rules.iter().filter(|rule| &*rule.row.id.name != "g");
-            rows.map(|rule| (rule.row.clone(), rule.start)).collect::<Vec<_>>()
-        };
-        assert_eq!(slots(&lab.rules()), slots(&before), "rows and start times");
-        let stored = policy::stored(&lab.kernel.maps).unwrap();
-        assert_eq!(
-            (stored.sets.len(), stored.rules.len()),
-            (1, 3),
-            "nothing of before is left"
-        );
-        // A rule that comes again begins anew.
-        lab.set(
-            [
-                policy_of("p", 5, DROP_ONE),
-                policy_of(
-                    "gone",
-                    6,
-                    "{name: g, action: Allow, to: [{ipBlock: {cidr: 239.2.0.0/16}}]}",
-                ),
-            ]
-            .concat(),
-        );
-        assert_eq!(lab.rule("g").data.packets, 0);
-        // And without any policy nothing is left at all.
-        lab.set([]);
-        let stored = policy::stored(&lab.kernel.maps).unwrap();
-        assert_eq!((stored.sets.len(), stored.rules.len(), stored.lists.len()), (0, 0, 0));
-        let entries = table::entries(&lab.kernel.maps);
-        assert!(entries.iter().all(|entry| entry.port.policy_set == 0));
-    });
-}
-
-/// Rules that match nothing here make a set without entries. Its id is in use: after a restart nobody else gets it.
-#[test]
-fn a_set_without_entries_keeps_its_id_over_a_restart() {
-    in_netns(|| {
-        let bpffs = Bpffs::new();
-        let mut lab = Lab::new(&bpffs.options());
-        let entry = lab.enter();
-        lab.set(policy_of(
-            "tcp",
-            5,
-            "{name: tcp, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}], ports: [{protocol: TCP, port: 80}]}",
-        ));
-        let set = u16::try_from(lab.kernel.maps.ports.read(entry.position).policy_set).unwrap();
-        assert_ne!(set, 0);
-        let stored = policy::stored(&lab.kernel.maps).unwrap();
-        let found: Vec<_> = stored.sets.iter().map(|set| (set.id, set.entries.len())).collect();
-        assert_eq!(found, [(set, 0)]);
-        drop(lab);
-        let mut again = Lab::new(&bpffs.options());
-        again.set(policy_of("p", 5, DROP_ONE));
-        let now = again.kernel.maps.ports.read(entry.position).policy_set;
-        assert_ne!(now, u32::from(set), "another set has another id");
-    });
-}
-
-/// A Pod that no document names any more loses the set of the run before.
-#[test]
-fn after_a_restart_without_policies_nobody_is_judged() {
-    in_netns(|| {
-        let bpffs = Bpffs::new();
-        let mut lab = Lab::new(&bpffs.options());
-        lab.enter();
-        lab.set(policy_of("p", 5, DROP_ONE));
-        drop(lab);
-        let mut lab = Lab::new(&bpffs.options());
-        let last = lab.set(objects("{apiVersion: v1, kind: Namespace, metadata: {name: mkt}}"));
-        assert_eq!(last.len(), 3);
-        lab.send(&data([239, 1, 1, 1].into(), Transport::Udp(5000)), 3);
-        assert_eq!(lab.data(), [3, 0, 0]);
-        let stored = policy::stored(&lab.kernel.maps).unwrap();
-        assert_eq!((stored.sets.len(), stored.rules.len()), (0, 0));
-    });
-}
-
-/// Records, and how many of them are denied, as user space decodes the message and judges it by the tables; `None`: it
-/// does not take the message.
-fn in_user_space(lab: &Lab, frame: &[u8]) -> Option<(u64, u64)> {
-    let packet = &frame[14..];
-    let message = control::decode(packet, packet.len() as u32).ok()?;
-    let (space, groups): (u8, Vec<Ipv4Addr>) = match message.body {
-        Body::Igmp(IgmpMessage::V1Report { group }) => (SPACE_REPORT_V1, vec![group]),
-        Body::Igmp(IgmpMessage::V2Report { group }) => (SPACE_REPORT_V2, vec![group]),
-        Body::Igmp(IgmpMessage::V3Report(report)) => {
-            let groups = report.records.iter().map(|record| record.group);
-            (SPACE_REPORT_V3, groups.collect())
-        }
-        Body::Mld(MldMessage::V2Report(report)) => return Some((report.records.len() as u64, 0)),
-        Body::Igmp(IgmpMessage::V2Leave { .. }) => return Some((1, 0)),
-        other => panic!("{other:?}"),
-    };
-    if !message.envelope.destination.is_multicast() {
-        return Some((groups.len() as u64, 0));
-    }
-    let verdicts = groups
-        .iter()
-        .map(|group| lab.tables.judge(&lab.pod, space, *group, Transport::Other));
-    let denied = verdicts.filter(|verdict| verdict.action == Action::Drop).count();
-    Some((groups.len() as u64, denied as u64))
-}
-
 /// bpftool alone tells which rule decided how much.
 #[test]
 fn bpftool_tells_rules_by_name_and_field() {
@@ -476,187 +322,5 @@ fn bpftool_tells_rules_by_name_and_field() {
         let set = vec![u64::from(set >> 8), u64::from(set & 0xff)];
         let wanted = (48, set, 0, vec![239, 1, 0, 0]);
         assert!(prefixes.iter().any(|entry| prefix(entry) == wanted), "{prefixes:?}");
-    });
-}
-
-#[test]
-fn a_new_abi_takes_policies_and_totals_of_rules_over() {
-    in_netns(|| {
-        let bpffs = Bpffs::new();
-        let old = bpffs.options();
-        let mut lab = Lab::new(&old);
-        let veth = Veth::new("mch0");
-        let mut port = veth.port("a");
-        port.pod.namespace = "mkt".into();
-        let entry = support::enter(&lab.kernel, &port);
-        lab.kernel.programs.attach(&entry).unwrap();
-        lab.set(policy_of("p", 5, DROP_ONE));
-        lab.enforce(ENFORCED);
-        let socket = veth.pod_socket();
-        let frames = [[239, 1, 1, 1], [239, 1, 1, 9]].map(|group| data(group.into(), Transport::Udp(5000)));
-        let report = v3(&[Record::join([239, 1, 1, 1]), Record::join([239, 1, 1, 9])]);
-        let send = || (0..10).for_each(|_| frames.iter().chain([&report]).for_each(|frame| socket.send(frame)));
-        send();
-        let before = lab.rules();
-        let counted: u64 = before.iter().map(|rule| rule.data.packets + rule.records).sum();
-        assert_eq!(counted, 30);
-        drop(lab);
-        let mut new = bpffs.options();
-        new.abi += 1;
-        let kernel = Kernel::open_and_upgrade(&new, support::agents_hook(), &[old.abi]).unwrap();
-        assert_eq!(policy::read_rules(&kernel.maps).unwrap(), before);
-        send();
-        let after = policy::read_rules(&kernel.maps).unwrap();
-        for (before, after) in before.iter().zip(&after) {
-            assert_eq!((&before.row, before.start), (&after.row, after.start));
-            let grown = (2 * before.data.packets, 2 * before.records, 2 * before.messages);
-            assert_eq!((after.data.packets, after.records, after.messages), grown);
-        }
-        let reports = support::reading(&kernel, "a").outbound.reports;
-        assert_eq!(
-            (reports.records, reports.dropped_messages, reports.dropped_records),
-            (40, 20, 20)
-        );
-    });
-}
-
-/// K9: what a tenant may put into a report.
-#[test]
-fn hostile_reports_are_judged_record_by_record_and_within_bounds() {
-    in_netns(|| {
-        let bpffs = Bpffs::new();
-        let mut lab = Lab::new(&bpffs.options());
-        lab.enter();
-        lab.set(policy_of(
-            "k9",
-            5,
-            "{name: deny, action: Drop, protocols: [{igmp: {igmpType: 0x22, groupAddress: 239.1.1.1}}]}, \
-             {name: pass, action: Allow, protocols: [{igmp: {igmpType: 0x22, groupAddress: 239.1.1.2}}]}, \
-             {name: any, action: Drop, protocols: [{igmp: {igmpType: 0x16}}]}",
-        ));
-        lab.enforce(ENFORCED);
-        let (bad, good, other) = ([239, 1, 1, 1], [239, 1, 1, 2], [239, 9, 9, 9]);
-        let join = |group: [u8; 4]| Record::join(group);
-        let with = |kind, group: [u8; 4], sources, auxiliary| Record {
-            kind,
-            group: group.into(),
-            sources,
-            auxiliary,
-        };
-        let many: Vec<_> = (0..183).map(|at| join(if at % 3 == 0 { bad } else { other })).collect();
-        // Frame; records and denied ones; those of `deny`, `pass` and `any`.
-        let cases: Vec<(&str, Vec<u8>, [u64; 5])> = vec![
-            ("183 records", v3(&many), [183, 61, 61, 0, 0]),
-            ("no record, 8 bytes", v3(&[]), [0, 0, 0, 0, 0]),
-            ("two claimed, few there", v3_claiming(2, &[]), [0; 5]),
-            (
-                "65,535 claimed, few there",
-                v3_claiming(65_535, &[join(bad), join(good)]),
-                [2, 1, 1, 1, 0],
-            ),
-            (
-                "one claimed, two there",
-                v3_claiming(1, &[join(good), join(bad)]),
-                [1, 0, 0, 1, 0],
-            ),
-            ("auxiliary data", v3(&[with(4, good, 0, 3), join(bad)]), [2, 1, 1, 1, 0]),
-            (
-                "sources",
-                v3(&[with(1, good, 5, 0), with(6, bad, 2, 1)]),
-                [2, 1, 1, 1, 0],
-            ),
-            ("unicast group", v3(&[join([10, 0, 0, 1]), join(bad)]), [2, 1, 1, 0, 0]),
-            (
-                "unicast group, v2",
-                short_to(ROUTERS, 0x16, [10, 0, 0, 1].into()),
-                [1, 1, 0, 0, 1],
-            ),
-            (
-                "v2, to a unicast address",
-                short_to([10, 0, 0, 5].into(), 0x16, bad.into()),
-                [1, 0, 0, 0, 0],
-            ),
-            (
-                "v3, to a unicast address",
-                v3_to([10, 0, 0, 5].into(), &[join(bad), join(good)]),
-                [2, 0, 0, 0, 0],
-            ),
-            (
-                "duplicates",
-                v3(&[join(bad), join(bad), join(good), join(bad)]),
-                [4, 3, 3, 1, 0],
-            ),
-            ("leave in v3", v3(&[with(3, bad, 0, 0)]), [1, 1, 1, 0, 0]),
-            ("v2 report", short(0x16, bad.into()), [1, 1, 0, 0, 1]),
-            ("v2 leave", short(0x17, bad.into()), [1, 0, 0, 0, 0]),
-            ("v1 report", short(0x12, bad.into()), [1, 0, 0, 0, 0]),
-            (
-                "MLDv2, three claimed, few there",
-                mld2(3, &["ff05::1".parse().unwrap(), "ff05::2".parse().unwrap()]),
-                [2, 0, 0, 0, 0],
-            ),
-        ];
-        for (what, frame, [records, denied, deny, pass, any]) in cases {
-            let (before, port_before) = (lab.rules(), lab.reading().outbound);
-            lab.send(&frame, 1);
-            let port = lab.reading().outbound;
-            let reports = ReportVerdicts {
-                records: port_before.reports.records + records,
-                dropped_messages: port_before.reports.dropped_messages + u64::from(denied > 0),
-                dropped_records: port_before.reports.dropped_records + denied,
-                ..port_before.reports
-            };
-            assert_eq!(port.reports, reports, "{what}");
-            // A message that claims more than it holds is none to user space: nobody becomes a member by it.
-            let believed = (!what.ends_with("claimed, few there")).then_some((records, denied));
-            assert_eq!(in_user_space(&lab, &frame), believed, "{what}: in user space");
-            let wanted = [("deny", deny), ("pass", pass), ("any", any)];
-            for (rule, records) in wanted {
-                let old = before.iter().find(|old| &*old.row.id.name == rule).unwrap();
-                let new = lab.rule(rule);
-                let grown = [
-                    new.records - old.records,
-                    new.messages - old.messages,
-                    new.message_bytes - old.message_bytes,
-                ];
-                let once = u64::from(records > 0);
-                assert_eq!(grown, [records, once, once * frame.len() as u64], "{what}: {rule}");
-            }
-        }
-        // A record that is cut off is none: sources beyond the end.
-        let mut cut = v3(&[join(good), with(4, bad, 4, 0)]);
-        cut.truncate(cut.len() - 4);
-        let length = cut.len() - 14;
-        cut[16..18].copy_from_slice(&(length as u16).to_be_bytes());
-        let before = lab.reading().outbound.reports.records;
-        lab.send(&cut, 1);
-        assert_eq!(lab.reading().outbound.reports.records, before + 1);
-    });
-}
-
-/// Reports that BPF_PROG_TEST_RUN cannot hold, over a veth: all records of a jumbo frame, and no more than are walked.
-#[test]
-fn long_reports_are_walked_up_to_a_bound() {
-    in_netns(|| {
-        let bpffs = Bpffs::new();
-        let mut lab = Lab::new(&bpffs.options());
-        let veth = Veth::new("mch0");
-        for name in [&veth.host, &veth.pod] {
-            support::ip(&format!("link set {name} mtu 16000"));
-        }
-        let mut port = veth.port("a");
-        port.pod.namespace = "mkt".into();
-        let entry = support::enter(&lab.kernel, &port);
-        lab.kernel.programs.attach(&entry).unwrap();
-        lab.set(policy_of("p", 5, DROP_ONE));
-        let bad = Record::join([239, 1, 1, 1]);
-        for (records, walked) in [(1100, 1100), (1500, 1200)] {
-            let before = lab.reading().outbound.reports;
-            veth.pod_socket().send(&v3(&vec![bad.clone(); records]));
-            let after = lab.reading().outbound.reports;
-            assert_eq!(after.records - before.records, walked, "{records} records");
-            assert_eq!(after.would_drop_records - before.would_drop_records, walked);
-            assert_eq!(after.would_drop_messages - before.would_drop_messages, 1);
-        }
     });
 }

@@ -223,6 +223,106 @@ fn lab_pods() -> Vec<String> {
         .collect()
 }
 
+/// One set that is larger than half of the trie: the next one does not fit beside it.
+#[test]
+fn a_change_without_room_is_not_begun_and_the_next_one_that_fits_is_made() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut options = bpffs.options();
+        options.limits.memory_bytes = 8 << 20;
+        options.limits.slots = 256;
+        // 9,000 prefixes of the trie's 16,384.
+        let large = |octet: u32| many("large", octet, 9000);
+        let mut lab = Lab::new(&options);
+        lab.enter();
+        lab.set(large(1));
+        let (old, stored) = (policy::set_of(&lab.kernel.maps, &lab.pod), lab.stored());
+        let first = data([239, 1, 0, 7].into(), Transport::Udp(1));
+        let decided = |lab: &Lab| lab.rule("large").data.packets;
+
+        // A change that renames nothing and moves every prefix; and a rule of another policy that would have a slot.
+        let change = lab.compile([large(2), many("small", 3, 1)].concat());
+        let error = policy::apply(&lab.kernel.maps, &change, now()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the policy set of mkt/a has 9001 prefixes, and beside the 9000 in force there is room for 7384 in the map \
+             policies"
+        );
+        let most = lab.compiler.most_of(&change.sets[0]).unwrap();
+        assert_eq!(most.to_string(), "ClusterNetworkPolicy large");
+        lab.compiler.take_back();
+        assert_eq!(lab.stored(), stored, "nothing was touched");
+        assert_eq!(policy::set_of(&lab.kernel.maps, &lab.pod), old);
+        lab.send(&first, 4);
+        assert_eq!(decided(&lab), 4, "the old policy is in force, whole");
+
+        // Back to what is in force: there is nothing to do.
+        let change = lab.compile(large(1));
+        assert_eq!((change.sets.len(), change.flips.len()), (0, 0));
+        // And a smaller policy is taken at once.
+        lab.set(many("large", 2, 7000));
+        assert_eq!(
+            lab.stored().sets.iter().map(|set| set.entries.len()).sum::<usize>(),
+            7000
+        );
+        lab.send(&data([239, 2, 0, 7].into(), Transport::Udp(1)), 3);
+        lab.send(&first, 5);
+        assert_eq!(decided(&lab), 7);
+    });
+}
+
+/// After a restart every set is compiled anew. One that says the same stays where it is, or it would need room twice.
+#[test]
+fn a_restart_needs_no_room_for_what_judges_already() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut options = bpffs.options();
+        options.limits.memory_bytes = 8 << 20;
+        options.limits.slots = 256;
+        let objects = || {
+            let by_port = policy_of(
+                "ports",
+                4,
+                "{name: port, action: Drop, to: [{ipBlock: {cidr: 239.9.0.0/16}}], ports: [{protocol: UDP, port: 5000}]}",
+            );
+            [many("large", 1, 9000), by_port].concat()
+        };
+        let mut lab = Lab::new(&options);
+        lab.enter();
+        lab.set(objects());
+        let (old, stored) = (policy::set_of(&lab.kernel.maps, &lab.pod), lab.stored());
+        assert_eq!(stored.lists.len(), 1);
+        drop(lab);
+        let mut lab = Lab::new(&options);
+        let judged = |lab: &Lab| {
+            let verdict = lab
+                .tables
+                .judge(&lab.pod, 0, [239, 9, 1, 1].into(), Transport::Udp(5000));
+            verdict.action
+        };
+        assert_eq!(judged(&lab), Action::Drop, "in user space, too");
+        lab.set(objects());
+        assert_eq!(policy::set_of(&lab.kernel.maps, &lab.pod), old);
+        assert_eq!(lab.stored(), stored);
+        assert_eq!(judged(&lab), Action::Drop);
+        // Nothing of it is lost: another set takes its place as ever.
+        lab.set(many("large", 2, 5));
+        assert_eq!(lab.stored().sets.len(), 1);
+        assert_ne!(policy::set_of(&lab.kernel.maps, &lab.pod), old);
+    });
+}
+
+/// A policy with one rule of so many prefixes.
+fn many(name: &str, octet: u32, prefixes: u32) -> Vec<Object> {
+    let block = |n| format!("{{ipBlock: {{cidr: 239.{octet}.{}.{}/32}}}}", n / 250, n % 250);
+    let blocks: Vec<_> = (0..prefixes).map(block).collect();
+    policy_of(
+        name,
+        5,
+        &format!("{{name: {name}, action: Allow, to: [{}]}}", blocks.join(", ")),
+    )
+}
+
 /// What fails half-way is made whole by making it again, and no counter begins anew.
 #[test]
 fn a_change_whose_wait_failed_can_be_made_again() {

@@ -14,8 +14,12 @@ use std::{
     time::Duration,
 };
 
-use mcstat::agent::bpf::{Kernel, attach::Hook, sys, table, upgrade};
-use mcstat_common::abi::PortBook;
+use mcstat::{
+    agent::bpf::{Kernel, attach::Hook, sys, table, upgrade},
+    api::rule::{PolicyReference, RuleReference},
+    ledger::Denials,
+};
+use mcstat_common::abi::{DENIED_ENTRIES, PortBook};
 use support::{Bpffs, enter, frames, in_netns, need_tcx, open, pod_port, reading, total, veth::Veth};
 
 const GROUPS: [&str; 3] = ["239.1.1.1", "239.1.1.2", "ff3e::1:3"];
@@ -97,6 +101,9 @@ fn a_new_abi_takes_every_total_over_while_packets_pass() {
             ..PortBook::default()
         };
         kernel.maps.kept.write_books([(before.id, book)].into_iter()).unwrap();
+        let denials = denials(&[(before.id, "239.1.1.1"), (before.id, "ff0e::1")]);
+        let kept = denials.iter().map(|(key, rule)| (*key, rule));
+        kernel.maps.kept.write_denied(kept).unwrap();
         let gone = enter(&kernel, &pod_port("gone", "lo", 1, &[]));
         kernel.maps.kept.remember(&kernel.maps, &gone).unwrap();
         table::leave(&kernel.maps, &gone);
@@ -118,6 +125,7 @@ fn a_new_abi_takes_every_total_over_while_packets_pass() {
         assert_eq!(after.start, before.start);
         assert_eq!(after.id, before.id);
         assert_eq!(kernel.maps.kept.books(), [(before.id, book)].into());
+        assert_eq!(kernel.maps.kept.denied(), denials);
         let vanished = kernel.maps.kept.vanished();
         assert_eq!(vanished.keys().collect::<Vec<_>>(), [&gone.port.id]);
         assert_eq!(vanished[&gone.port.id].port, gone.port);
@@ -135,6 +143,82 @@ fn a_new_abi_takes_every_total_over_while_packets_pass() {
         }
         assert!(!old_options.pins().exists(), "the pins of the old ABI are gone");
         assert_eq!(fs::read_dir(bpffs.path().join("mcstat")).unwrap().count(), 1);
+    });
+}
+
+fn denials(of: &[(u32, &str)]) -> Denials {
+    let rule = RuleReference {
+        policy: PolicyReference {
+            kind: "NetworkPolicy".to_owned(),
+            namespace: "mkt".to_owned(),
+            name: "p".to_owned(),
+        },
+        rule: "no-reports".to_owned(),
+        action: "Drop".to_owned(),
+    };
+    let denials = of
+        .iter()
+        .map(|(port, group)| ((*port, group.parse().unwrap()), rule.clone()));
+    denials.collect()
+}
+
+/// The first maps of this ABI had no `denied`: it is made, and the others stay.
+#[test]
+fn maps_of_before_there_were_denials_are_used_again() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut kernel = open(&bpffs.options());
+        enter(&kernel, &pod_port("pod", "lo", 1, &[]));
+        let program = kernel.programs.program("mcstat_outbound").unwrap().fd().unwrap();
+        sys::test_run(program.as_fd(), &frames::data("10.0.0.2", "239.1.1.1", 100), 5).unwrap();
+        drop(kernel);
+        fs::remove_file(bpffs.options().pins().join("denied")).unwrap();
+
+        let kernel = open(&bpffs.options());
+        assert!(!kernel.fresh);
+        let read = reading(&kernel, "pod");
+        assert_eq!(total(&read.outbound).0, 5);
+        assert_eq!(kernel.maps.kept.denied(), Denials::new());
+        let write = |kernel: &Kernel, all: &Denials| {
+            let all = all.iter().map(|(key, rule)| (*key, rule));
+            kernel.maps.kept.write_denied(all).unwrap();
+        };
+        let both = denials(&[(read.id, "239.1.1.1"), (read.id, "239.1.1.2")]);
+        write(&kernel, &both);
+        drop(kernel);
+        let kernel = open(&bpffs.options());
+        assert_eq!(kernel.maps.kept.denied(), both);
+        // What is not said any more is forgotten.
+        let one = denials(&[(read.id, "239.1.1.2")]);
+        write(&kernel, &one);
+        drop(kernel);
+        assert_eq!(open(&bpffs.options()).maps.kept.denied(), one);
+    });
+}
+
+/// The map is bounded: what has no room is an error, and room comes back.
+#[test]
+fn a_full_map_of_denials_is_told_and_takes_more_when_there_is_room() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let kernel = open(&bpffs.options());
+        let many = |count: u32| {
+            let groups: Vec<String> = (0..count).map(|n| format!("239.1.{}.{}", n / 256, n % 256)).collect();
+            denials(&groups.iter().map(|group| (1, group.as_str())).collect::<Vec<_>>())
+        };
+        let write = |all: &Denials| {
+            kernel
+                .maps
+                .kept
+                .write_denied(all.iter().map(|(key, rule)| (*key, rule)))
+        };
+        write(&many(DENIED_ENTRIES)).unwrap();
+        write(&many(DENIED_ENTRIES + 1)).unwrap_err();
+        assert_eq!(kernel.maps.kept.denied(), many(DENIED_ENTRIES));
+        let mut others = many(DENIED_ENTRIES + 1);
+        others.pop_first();
+        write(&others).unwrap();
+        assert_eq!(kernel.maps.kept.denied(), others);
     });
 }
 

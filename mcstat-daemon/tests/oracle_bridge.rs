@@ -214,6 +214,7 @@ impl Lab {
             switch: Default::default(),
             switch_ports: Default::default(),
             policy: None,
+            policy_awaited: false,
             detached: BTreeMap::new(),
             messages,
         })

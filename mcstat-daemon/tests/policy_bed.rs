@@ -342,7 +342,9 @@ fn a3_data_reports_and_queries_together() {
     pipeline.set_group(two, &[one, other]).unwrap();
     pipeline.set_group(three, &[other]).unwrap();
     let _receivers = [one, other].map(|pod| receive(&bed, pod, &[two, three]));
-    pipeline.query(Query::V3(10)).unwrap();
+    for _ in 0..3 {
+        pipeline.query(Query::V3(10)).unwrap();
+    }
     for sender in [first, second] {
         for group in [two, three] {
             send_ten(&bed, sender, group);
@@ -359,14 +361,18 @@ fn a3_data_reports_and_queries_together() {
     );
     let names = |policy| agent.rules(policy).map(|rules| rules.into_keys().collect::<Vec<_>>());
     assert_eq!(names("anp3-mixed"), Some(vec!["allow-igmp-query".to_owned()]));
-    // Of queries only the switch counts: what it denies never reaches a veth.
-    let told = || {
-        let switch = agent.rules("anp3-mixed")?["allow-igmp-query"]["switch"].clone();
-        Some((switch["match"].as_str()?.to_owned(), switch["packets"].as_u64()?))
-    };
     let query = pipeline.rule(3).unwrap().unwrap();
-    assert_eq!(query.packets, 1, "one query to one Pod");
-    agent.holds("A3: the query", told, &Some(("unique".to_owned(), 1)));
+    assert_eq!(query, Count::new(3, 3 * 46), "three queries to one Pod, by the switch");
+    agent.holds(
+        "A3: the queries",
+        || agent.data("anp3-mixed"),
+        &Some(vec![("allow-igmp-query".to_owned(), query, 0)]),
+    );
+    let rule = agent.rules("anp3-mixed").unwrap()["allow-igmp-query"].clone();
+    assert_eq!(
+        (&rule["records"], &rule["switch"]["match"]),
+        (&json!(3), &json!("unique"))
+    );
     let both = ["allow-igmp-report", "drop-igmp-report"].map(str::to_owned).to_vec();
     assert_eq!(names("anp2-mixed"), Some(both));
     let groups = BTreeMap::from([

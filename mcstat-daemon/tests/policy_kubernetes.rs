@@ -112,6 +112,8 @@ fn a_policy(action: &str) -> String {
 fn policies_are_watched_through_the_api() {
     let mut api = Api::start("watch");
     let source = Source::start(&api);
+    let objects = source.until("the API has answered", |objects| objects.read);
+    assert!(!objects.known, "it has no such kinds");
     api.apply(CRDS);
     api.kubectl(&["wait", "--for=condition=established", "crd", "--all"]);
     source.until("the kinds are found", |objects| objects.known);
@@ -176,6 +178,7 @@ fn policies_are_watched_through_the_api() {
     api.kubectl(&["delete", "crd", "--all"]);
     let objects = source.until("without the kinds there is no source", |objects| !objects.known);
     assert_eq!(names(&objects), ["Namespace mkt", "Pod mkt/here"]);
+    assert!(objects.read);
 }
 
 /// An agent in the network namespace of a bed's node, where the API is, too.
@@ -183,34 +186,17 @@ fn policies_are_watched_through_the_api() {
 fn an_agent_judges_by_the_policies_of_the_api() {
     let bed = Bed::up(&[("mkt", "here")]).unwrap();
     let mut api = Api::within(bed.node.clone());
+    api.kill_server();
+    let agent = Agent::start(&bed, &api);
+    agent.until_known("nobody has answered", "Unknown", "NotReadYet");
+    api.start_server();
+    agent.until_known("the API has no policies", "False", "NoPolicySource");
+    assert_eq!(agent.said(NO_POLICIES), 1, "{}", agent.node.log());
+
     api.apply(CRDS);
     api.kubectl(&["wait", "--for=condition=established", "crd", "--all"]);
     api.apply(&format!("{OBJECTS}{}", a_policy("Drop")));
-    let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
-    let more = json!({"policy": {"kubernetes": {"enabled": true, "kubeconfig": api.kubeconfig()}}});
-    let mut node = Node::with(&bed.bpffs(), &source, &more);
-    let start = || {
-        node.start();
-        Ok(())
-    };
-    bed.node.within(start).unwrap();
-    let status = || {
-        let told = node.pod("mkt", "here").filter(|told| packets(told).is_some());
-        Some(told?["status"].take())
-    };
-    let until = |what: &str, ready: &dyn Fn(&Value) -> bool| {
-        let told = wait_for(what, LIMIT, || Ok(status().filter(|status| ready(status))));
-        told.unwrap_or_else(|error| panic!("{error:#}: {:#?}; the agent says: {}", status(), node.log()))
-    };
-    let known = |status: &Value, reason: &str| {
-        let conditions = status["conditions"].as_array().unwrap();
-        let known = conditions
-            .iter()
-            .find(|condition| condition["type"] == "PolicyKnown")
-            .unwrap();
-        known["reason"] == reason
-    };
-    until("the Pod is judged", &|status| known(status, "Enforced"));
+    agent.until_known("the Pod is judged", "True", "Enforced");
     let group: IpAddr = "225.1.1.1".parse().unwrap();
     let send_ten = || bed.pod("here").unwrap().send(group, 10, 100, 100).wait().unwrap();
     let numbers = |status: &Value| {
@@ -220,27 +206,76 @@ fn an_agent_judges_by_the_policies_of_the_api() {
         )
     };
     assert_eq!(send_ten(), 10);
-    until("ten are dropped", &|status| numbers(status) == (Some(0), Some(10)));
+    agent.until("ten are dropped", |status| numbers(status) == (Some(0), Some(10)));
 
     // Without the API the last state holds.
     api.kill_server();
     assert_eq!(send_ten(), 10);
-    until("twenty are dropped", &|status| numbers(status) == (Some(0), Some(20)));
+    agent.until("twenty are dropped", |status| numbers(status) == (Some(0), Some(20)));
     api.start_server();
     // A label moves the Pod out of its group, and with it out of the policy.
     api.kubectl(&["label", "pod", "-n", "mkt", "here", "app=b", "--overwrite"]);
-    until("no rule decides", &|status| {
+    agent.until("no rule decides", |status| {
         let rows = status["groups"].as_array().unwrap();
         let row = rows.iter().find(|row| row["group"] == *group.to_string());
         row.unwrap()["outbound"]["rule"].is_null()
     });
     assert_eq!(send_ten(), 10);
-    until("ten more are admitted", &|status| {
+    agent.until("ten more are admitted", |status| {
         numbers(status) == (Some(10), Some(20))
     });
 
     api.kubectl(&["delete", "crd", "--all"]);
-    until("there is no policy source any more", &|status| {
-        known(status, "NoPolicySource")
-    });
+    agent.until_known("there is no policy source any more", "False", "NoPolicySource");
+    assert_eq!(agent.said(NO_POLICIES), 2, "{}", agent.node.log());
+}
+
+/// What the log says when there is nothing to judge by.
+const NO_POLICIES: &str = "the cluster has no Antrea policies";
+
+/// An agent whose policies are the API's.
+struct Agent {
+    node: Node,
+}
+
+impl Agent {
+    fn start(bed: &Bed, api: &Api) -> Self {
+        let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
+        let more = json!({"policy": {"kubernetes": {"enabled": true, "kubeconfig": api.kubeconfig()}}});
+        let mut node = Node::with(&bed.bpffs(), &source, &more);
+        let start = || {
+            node.start();
+            Ok(())
+        };
+        bed.node.within(start).unwrap();
+        Self { node }
+    }
+
+    /// The status of the Pod `mkt/here`, once it is counted.
+    fn status(&self) -> Option<Value> {
+        let told = self.node.pod("mkt", "here").filter(|told| packets(told).is_some());
+        Some(told?["status"].take())
+    }
+
+    fn until(&self, what: &str, ready: impl Fn(&Value) -> bool) -> Value {
+        let told = wait_for(what, LIMIT, || Ok(self.status().filter(|status| ready(status))));
+        told.unwrap_or_else(|error| panic!("{error:#}: {:#?}; the agent says: {}", self.status(), self.node.log()))
+    }
+
+    /// Waits until the condition `PolicyKnown` is this.
+    fn until_known(&self, what: &str, state: &str, reason: &str) {
+        self.until(what, |status| {
+            let conditions = status["conditions"].as_array().unwrap();
+            let known = conditions
+                .iter()
+                .find(|condition| condition["type"] == "PolicyKnown")
+                .unwrap();
+            (&known["status"], &known["reason"]) == (&json!(state), &json!(reason))
+        });
+    }
+
+    /// How often the log says this.
+    fn said(&self, text: &str) -> usize {
+        self.node.log().matches(text).count()
+    }
 }

@@ -57,6 +57,7 @@ fn compiled(policies: Vec<Object>) -> PolicyReading {
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     });
     PolicyReading {
         rules: counted.collect(),
@@ -93,6 +94,7 @@ fn compared(bed: &Bed, policy: &PolicyReading, switch: SwitchReading) -> BTreeMa
         switch,
         switch_ports: (1..).zip(&bed.pods).map(switch_port).collect(),
         policy: Some(policy.clone()),
+        policy_awaited: false,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     };

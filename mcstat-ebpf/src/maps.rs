@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use mcstat_common::{
     abi::{
-        Carry, Counter, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortBook, PortStats, ReportWalk, RuleCounter,
-        RuleName, Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
+        Carry, Counter, DENIED_ENTRIES, Denied, DeniedKey, EventCounts, PORT_ENTRIES, PORT_WINDOW, Port, PortBook,
+        PortStats, ReportWalk, RuleCounter, RuleName, Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
     },
     policy::{PolicyValue, PortList},
 };
@@ -66,6 +66,9 @@ pub(crate) static BOOKS: HashMap<u32, PortBook, { PORT_ENTRIES as usize }, NO_PR
 /// Not touched by the programs, as `carried`.
 #[btf_map(name = "vanished")]
 pub(crate) static VANISHED: HashMap<u32, Vanished, { VANISHED_ENTRIES as usize }, NO_PREALLOC> = HashMap::new();
+/// Not touched by the programs, as `carried`.
+#[btf_map(name = "denied")]
+pub(crate) static DENIED: HashMap<DeniedKey, Denied, { DENIED_ENTRIES as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map(name = "settings")]
 pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
 /// What judges: {set, space, prefix} → decision.

@@ -203,6 +203,7 @@ fn policy(snapshot: &Snapshot) -> PolicyReading {
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     };
     let mut rules: Vec<_> = compiler.rules().map(rule).collect();
     rules.sort_by_key(|rule| rule.row.slot);
@@ -295,6 +296,7 @@ fn node(pods: u32, groups: u32) -> Snapshot {
         switch: SwitchReading::None,
         switch_ports: BTreeMap::new(),
         policy: None,
+        policy_awaited: false,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     }

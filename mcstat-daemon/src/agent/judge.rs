@@ -51,9 +51,20 @@ pub enum JudgeError {
     /// The maps do not take them.
     #[error(transparent)]
     Apply(#[from] PolicyError),
+    /// The maps are too small for the new beside the old.
+    #[error(
+        "{room}{}; the policies of before stay in force: raise maps.memoryMiB, or change the policies in steps of fewer \
+         prefixes", .policy.as_ref().map_or_else(String::new, |policy| format!(" (most of them are {policy}'s)"))
+    )]
+    Room {
+        /// [`PolicyError::NoRoom`].
+        room: PolicyError,
+        /// Which policy has most of the prefixes.
+        policy: Option<ObjectKey>,
+    },
 }
 
-/// What the tick is told of the policies in force.
+/// The policies in force.
 #[derive(Debug, Clone)]
 pub(super) struct Judged {
     /// What the kernel judges by.
@@ -66,6 +77,17 @@ pub(super) struct Judged {
     pub(super) problems: Arc<[String]>,
 }
 
+/// What the tick is told.
+#[derive(Debug, Clone)]
+pub(super) enum InForce {
+    /// The source of policies, or the one of Pods, has told nothing yet: what an earlier run judged by goes on.
+    NotRead,
+    /// There is no policy source.
+    NoSource,
+    /// Policies, be it none.
+    Policies(Judged),
+}
+
 /// What the thread listens to, and whom it tells.
 pub(super) struct Channels {
     /// The policies, and what they refer to.
@@ -74,8 +96,8 @@ pub(super) struct Channels {
     pub(super) pods: watch::Receiver<PodPorts>,
     /// The same Pods, once they are compiled.
     pub(super) compiled: watch::Sender<PodPorts>,
-    /// What is in force; `None` without a policy source.
-    pub(super) judged: watch::Sender<Option<Judged>>,
+    /// What is in force.
+    pub(super) judged: watch::Sender<InForce>,
     /// Last readings of rules that are gone, for one more summary.
     pub(super) retired: mpsc::Sender<RuleReading>,
 }
@@ -85,7 +107,7 @@ pub(super) struct Judge {
     maps: Arc<Maps>,
     compiler: Compiler,
     tables: Tables,
-    /// A change that was not made, or not whole.
+    /// A change that was not made whole.
     unfinished: Option<Change>,
     /// Whether the last round is to be tried again.
     again: bool,
@@ -140,11 +162,12 @@ impl Judge {
     /// The maps cannot be read.
     pub(super) fn open(maps: Arc<Maps>) -> Result<Self, JudgeError> {
         let stored = policy::stored(&maps).map_err(JudgeError::Read)?;
+        let tables = Tables::adopting(&stored, policy::pods(&maps));
         let compiler = Compiler::adopting(policy::limits(&maps), stored);
         Ok(Self {
             maps,
             compiler,
-            tables: Tables::default(),
+            tables,
             unfinished: None,
             again: false,
             complaints: Vec::new(),
@@ -199,42 +222,68 @@ impl Judge {
         if !changed && !self.again {
             return false;
         }
-        let made = self.finish(channels).and_then(|()| {
-            let change = self.compiler.compile(model, pods)?;
-            self.unfinished = Some(change);
-            self.finish(channels)
-        });
-        self.again = made.is_err();
+        let made = match self.unfinished.take() {
+            Some(change) => self.make(change, channels),
+            None => Ok(()),
+        };
+        let made = made.and_then(|()| self.bring(model, pods, channels));
+        // Room is made by another change only, which comes as one.
+        self.again = made
+            .as_ref()
+            .is_err_and(|error| !matches!(error, JudgeError::Room { .. }));
         let trouble = made.err().map(|error| error.to_string());
         if let Some(error) = trouble.as_ref().filter(|error| self.trouble.as_ref() != Some(error)) {
-            warn!(error, "the policies are not in force as they are; it is tried again");
+            warn!(error, "the policies are not in force as they are");
         }
         self.trouble = trouble;
-        channels.judged.send_replace(wanted.known.then(|| {
-            Judged {
-                tables: Arc::new(self.tables.clone()),
-                policies: model.all_policies().map(known).collect(),
-                reach: Arc::new(self.compiler.reach()),
-                problems: self
-                    .trouble
-                    .iter()
-                    .chain(&wanted.failures)
-                    .chain(&self.complaints)
-                    .cloned()
-                    .collect(),
-            }
-        }));
+        channels.judged.send_replace(if wanted.known {
+            InForce::Policies(self.judged(model, &wanted.failures))
+        } else {
+            InForce::NoSource
+        });
         true
     }
 
-    /// Makes the change that waits, if one does.
-    fn finish(&mut self, channels: &Channels) -> Result<(), JudgeError> {
-        let Some(change) = self.unfinished.as_mut() else {
-            return Ok(());
-        };
+    fn judged(&self, model: &Model, failures: &[String]) -> Judged {
+        let problems = self.trouble.iter().chain(failures).chain(&self.complaints);
+        Judged {
+            tables: Arc::new(self.tables.clone()),
+            policies: model.all_policies().map(known).collect(),
+            reach: Arc::new(self.compiler.reach()),
+            problems: problems.cloned().collect(),
+        }
+    }
+
+    /// Compiles and makes the change, and again where what it retired was in the way of more.
+    fn bring(&mut self, model: &Model, pods: &[PodName], channels: &Channels) -> Result<(), JudgeError> {
+        loop {
+            let change = self.compiler.compile(model, pods)?;
+            let again = change.again;
+            self.make(change, channels)?;
+            if !again {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a change. What was done of one that fails is done; the rest waits for the next round.
+    fn make(&mut self, mut change: Change, channels: &Channels) -> Result<(), JudgeError> {
         let begun = Instant::now();
-        let last = policy::apply(&self.maps, change, now())?;
-        self.tables.apply(change);
+        let last = match policy::apply(&self.maps, &change, now()) {
+            Ok(last) => last,
+            Err(room @ PolicyError::NoRoom { .. }) => {
+                let set = change.sets.iter().find(|set| room.is_about(set));
+                let policy = set.and_then(|set| self.compiler.most_of(set));
+                // Nothing was done: whatever comes next starts from what is in force.
+                self.compiler.take_back();
+                return Err(JudgeError::Room { room, policy });
+            }
+            Err(error) => {
+                self.unfinished = Some(change);
+                return Err(error.into());
+            }
+        };
+        self.tables.apply(&change);
         debug!(
             milliseconds = begun.elapsed().as_millis(),
             rules = change.rules.len(),
@@ -242,12 +291,14 @@ impl Judge {
             pods = change.flips.len(),
             "policies in force"
         );
-        complain(
-            &mut self.complaints,
-            change.problems.iter().map(Problem::to_string).collect(),
-        );
+        // What the next change, which follows at once, puts right is nothing to complain of.
+        if !change.again {
+            complain(
+                &mut self.complaints,
+                change.problems.iter().map(Problem::to_string).collect(),
+            );
+        }
         self.compiler.release(std::mem::take(&mut change.retired));
-        self.unfinished = None;
         for reading in last {
             // A tick that does not read is no reason to wait.
             let _ = channels.retired.try_send(reading);

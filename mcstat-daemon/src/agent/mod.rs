@@ -38,7 +38,7 @@ use tracing::{error, info};
 use self::{
     bpf::{Kernel, KernelError, attach::Hook, layout::Limits, maps::Options},
     config::{Config, SourceKind},
-    judge::{Judge, JudgeError},
+    judge::{InForce, Judge, JudgeError},
     ovs::follow::{Follower, follow},
     pods::PodPorts,
     policy::PolicyObjects,
@@ -140,14 +140,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     );
     let ports_thread = ports.spawn(Handle::current(), compiled)?;
     let mut ledger = Ledger::new(node(&config));
-    if has_policy_source(&config) {
-        ledger.await_policies();
-    }
     ledger.set_lag(jiff::SignedDuration::try_from(config.switch.lag).unwrap_or(LAG));
     let kept = &kernel.maps.kept;
     // Which Pods live is known when the source has answered: the ports thread forgets the others.
     kept.forget(&kernel.maps, |_| true).map_err(KernelError::from)?;
     ledger.restore(kept.books(), &kept.vanished_readings(&kernel.clock.read(&kernel.maps)?));
+    ledger.restore_denials(kept.denied());
     let ports_alive = uncounted_seen.clone();
     let channels = Channels {
         departed: departed_seen,
@@ -207,7 +205,7 @@ struct Judging {
     thread: Option<JoinHandle<()>>,
     /// The Pods, once they are compiled.
     compiled: watch::Receiver<PodPorts>,
-    judged: watch::Receiver<Option<judge::Judged>>,
+    judged: watch::Receiver<InForce>,
     retired: mpsc::Receiver<RuleReading>,
 }
 
@@ -219,7 +217,11 @@ async fn judge(
     objects: watch::Receiver<PolicyObjects>,
 ) -> Result<Judging, AgentError> {
     let (compiled, compiled_seen) = watch::channel(PodPorts::default());
-    let (judged, judged_seen) = watch::channel(None);
+    let (judged, judged_seen) = watch::channel(if has_policy_source(config) {
+        InForce::NotRead
+    } else {
+        InForce::NoSource
+    });
     let (retired, retired_seen) = mpsc::channel(4096);
     let mut judging = Judging {
         thread: None,

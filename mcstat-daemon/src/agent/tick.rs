@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapError, RingBuf};
 use jiff::Timestamp;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -25,7 +25,7 @@ use super::{
         read::{self, Reader},
         ring::{self, RawEvent},
     },
-    judge::Judged,
+    judge::InForce,
     ovs::follow::Follower,
     pods::{PodPort, PodPorts},
     reported::Reported,
@@ -62,8 +62,8 @@ pub(super) struct Channels {
     pub(super) suspects: watch::Sender<Vec<u32>>,
     /// The switch, where one is read.
     pub(super) switch: Option<Follower>,
-    /// The policies in force; `None` without a policy source.
-    pub(super) judged: watch::Receiver<Option<Judged>>,
+    /// The policies in force.
+    pub(super) judged: watch::Receiver<InForce>,
     /// Last readings of rules that are gone.
     pub(super) retired: mpsc::Receiver<RuleReading>,
 }
@@ -80,8 +80,8 @@ pub(super) struct Tick {
     channels: Channels,
     /// Taken from the ring between two ticks, since it was filling.
     waiting: Vec<RawEvent>,
-    /// It was said that books cannot be written.
-    complained: bool,
+    /// It was said that books cannot be written, and that denials cannot.
+    complained: [bool; 2],
 }
 
 impl Tick {
@@ -106,7 +106,7 @@ impl Tick {
             reported: Reported::default(),
             channels,
             waiting: Vec::new(),
-            complained: false,
+            complained: [false; 2],
         })
     }
 
@@ -131,9 +131,11 @@ impl Tick {
                     let snapshot = tokio::task::block_in_place(|| self.read(switch))?;
                     summaries.send_replace(Some(Arc::new(self.ledger.tick(&snapshot))));
                     self.tell_joined();
+                    self.write_denials();
                     if self.channels.switch.is_some() {
                         self.tell_suspects();
                         self.write_books();
+                        policy::write_queried(&self.maps, self.ledger.queried());
                     }
                 }
                 ready = self.ring.readable_mut() => match ready {
@@ -165,8 +167,12 @@ impl Tick {
             let reading = switch.read().await;
             self.tell_enforced(&reading);
         }
-        // An error says that there is no policy source.
-        let _ = timeout(POLICY_WAIT, self.channels.judged.changed()).await;
+        // An error says that the policy thread has ended, which ends the agent.
+        let told = self
+            .channels
+            .judged
+            .wait_for(|judged| !matches!(judged, InForce::NotRead));
+        let _ = timeout(POLICY_WAIT, told).await;
     }
 
     /// Everything, as of now.
@@ -195,7 +201,10 @@ impl Tick {
             .witness
             .read(&self.reported.pods(&ports, &messages), Instant::now());
         let uncounted = self.channels.uncounted.borrow().clone();
-        let policy = self.read_policy().map_err(system)?;
+        // One look at the channel: between two the policies may be told.
+        let judged = self.channels.judged.borrow().clone();
+        let policy_awaited = matches!(judged, InForce::NotRead);
+        let policy = self.read_policy(judged).map_err(system)?;
         Ok(Snapshot {
             at: clock.now,
             uncounted,
@@ -204,6 +213,7 @@ impl Tick {
             switch: self.without_strange_queues(switch),
             switch_ports: switch_ports(&ports, &self.channels.wanted.borrow().ports),
             policy,
+            policy_awaited,
             detached: self.channels.detached.borrow().clone(),
             ports,
             messages,
@@ -221,13 +231,16 @@ impl Tick {
 
     /// What was booked must outlive this process.
     fn write_books(&mut self) {
-        match self.maps.kept.write_books(self.ledger.books()) {
-            Ok(()) => self.complained = false,
-            Err(error) if !std::mem::replace(&mut self.complained, true) => {
-                warn!(%error, "cannot write down what was booked against the switch; a restart would forget it");
-            }
-            Err(_) => {}
-        }
+        let written = self.maps.kept.write_books(self.ledger.books());
+        let [complained, _] = &mut self.complained;
+        complain_once(complained, written, "what was booked against the switch");
+    }
+
+    /// And which reports rules denied: the kernels of the Pods know nothing of it.
+    fn write_denials(&mut self) {
+        let written = self.maps.kept.write_denied(self.ledger.denials());
+        let [_, complained] = &mut self.complained;
+        complain_once(complained, written, "all rules that denied reports");
     }
 
     /// Tells the programs what the switch enforces. While it does not say, the last known state holds.
@@ -245,12 +258,12 @@ impl Tick {
     }
 
     /// The policies in force. A rule that is gone is told of once more.
-    fn read_policy(&mut self) -> std::io::Result<Option<PolicyReading>> {
+    fn read_policy(&mut self, judged: InForce) -> std::io::Result<Option<PolicyReading>> {
         let mut last: Vec<RuleReading> = Vec::new();
         while let Ok(reading) = self.channels.retired.try_recv() {
             last.push(reading);
         }
-        let Some(judged) = self.channels.judged.borrow().clone() else {
+        let InForce::Policies(judged) = judged else {
             return Ok(None);
         };
         let mut rules = policy::read_rules(&self.maps)?;
@@ -258,7 +271,7 @@ impl Tick {
         rules.sort_by_key(|rule| rule.row.slot);
         Ok(Some(PolicyReading {
             tables: judged.tables,
-            policies: judged.policies.to_vec(),
+            policies: judged.policies,
             reach: judged.reach,
             rules,
             enforced: policy::enforced(&self.maps),
@@ -275,6 +288,16 @@ impl Tick {
             }
             changed
         });
+    }
+}
+
+fn complain_once(complained: &mut bool, written: Result<(), MapError>, what: &str) {
+    match written {
+        Ok(()) => *complained = false,
+        Err(error) if !std::mem::replace(complained, true) => {
+            warn!(%error, "cannot write down {what}; a restart would forget it");
+        }
+        Err(_) => {}
     }
 }
 

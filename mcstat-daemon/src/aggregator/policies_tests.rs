@@ -76,6 +76,7 @@ fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Existing {
     Existing::of(&PolicyObjects {
         objects: read(&text).unwrap(),
         failures: Vec::new(),
+        read: true,
         known: true,
     })
     .unwrap()
@@ -281,41 +282,6 @@ fn every_number_is_summed_and_the_newest_action_holds() {
         (&value["kind"], &value["metadata"].get("namespace")),
         (&json!("AntreaClusterNetworkPolicyStats"), &None)
     );
-}
-
-#[test]
-fn what_a_switch_counts_is_of_one_node() {
-    let count =
-        json!({"match": "unique", "packets": 10, "bytes": 1420, "wire": {"packets": 10, "bytes": 1420}, "rules": 1});
-    let ended = and(rule("r", "08:00:00", 142, 1), "ended", json!(true));
-    let alive = and(rule("r", "08:00:05", 1420, 10), "switch", count.clone());
-    let told = |name| node(name, "08:00:10").judging(&[("acnp", "u", vec![ended.clone(), alive.clone()])]);
-    let rule_of = |index: &Index| {
-        let policy = index.policies::<true>(None, at("08:00:10")).remove(0);
-        serde_json::to_value(&policy.rule_traffic_stats[0]).unwrap()
-    };
-    let mut index = index([told("n1")], "08:00:10");
-    assert_eq!(rule_of(&index)["switch"], count);
-    index.accept(told("n2"), at("08:00:10"));
-    assert_eq!(rule_of(&index).get("switch"), None);
-    assert_eq!(rule_of(&index)["trafficStats"]["packets"], 22);
-}
-
-#[test]
-fn a_node_that_had_no_rule_leaves_nothing_behind() {
-    let count =
-        json!({"match": "unique", "packets": 10, "bytes": 1420, "wire": {"packets": 10, "bytes": 1420}, "rules": 1});
-    let counting = |observed| {
-        let rule = and(rule("r", "08:00:00", 1420, 10), "switch", count.clone());
-        node("n1", observed).judging(&[("acnp", "u", vec![rule])])
-    };
-    let idle = node("n2", "08:00:10").judging(&[("acnp", "u", vec![])]);
-    let mut index = index([counting("08:00:10"), idle], "08:00:10");
-    let switch = |index: &Index, now| index.policies::<true>(None, at(now))[0].rule_traffic_stats[0].switch;
-    assert_eq!(switch(&index, "08:00:10"), None, "two nodes");
-    index.accept(counting("08:20:00"), at("08:20:00"));
-    let told = serde_json::to_value(switch(&index, "08:20:00")).unwrap();
-    assert_eq!(told, count, "n1 is alone, as if n2 had never been there");
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 //! `networkPolicy`, `trafficStats`, `ruleTrafficStats`, `name`, `packets`, `bytes` and `sessions` are Antrea's fields; the
 //! others are ours and stand beside them. Every number is cumulative since the `startTime` beside it. For rules on IGMP
 //! `packets` are messages in which the rule decided at least one record and `bytes` their frames, once each; what Antrea
-//! counts there is `records`.
+//! counts there is `records`. A query is one of each, for each Pod that it was for.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub struct RuleTrafficStats {
     /// Of its data packets, Σ max(1, gso_segs).
     #[serde(default)]
     pub segments: u64,
-    /// IGMP records that it decided; a message of IGMPv1 or v2 has one. This is what Antrea counts as packets.
+    /// IGMP records that it decided; a message of IGMPv1 or v2, and a query, has one. This is what Antrea counts as packets.
     #[serde(default)]
     pub records: u64,
     /// What a Drop rule denied while nobody enforced it.
@@ -77,7 +77,8 @@ pub struct RuleTrafficStats {
     /// The rule is for no Pod of the node any more; should it be again, it counts from zero, with a new start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
-    /// What the switch counts for it. Absent for rules on IGMP, where no switch is read that counts rules, and in sums over nodes.
+    /// What the switch counts for it. Absent for rules on IGMP reports, and where no switch is read that counts rules: in a
+    /// sum over nodes, on any of those that the rule is for. Of a rule on queries the numbers above are made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<SwitchCount>,
 }
@@ -94,12 +95,12 @@ pub struct SwitchCount {
     pub flows: Option<Count>,
     /// What was counted at the veths for the same rules.
     pub wire: Count,
-    /// How many rules the two numbers are the sum of.
+    /// How many rules the two numbers are the sum of; of several nodes, the most.
     pub rules: u32,
 }
 
-/// Which flows are a rule's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Which flows are a rule's. The later one is the weaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SwitchMatch {
     /// One rule and one conjunction match the same and do the same.
@@ -204,6 +205,19 @@ impl Count {
     pub fn add(&mut self, packets: u64, bytes: u64) {
         self.packets = self.packets.saturating_add(packets);
         self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+impl SwitchCount {
+    /// Adds what another node's switch counts for the same rule: the weaker word holds for both.
+    pub fn add(&mut self, other: Self) {
+        self.matched = self.matched.max(other.matched);
+        self.flows = self.flows.zip(other.flows).map(|(mut flows, other)| {
+            flows.add(other.packets, other.bytes);
+            flows
+        });
+        self.wire.add(other.wire.packets, other.wire.bytes);
+        self.rules = self.rules.max(other.rules);
     }
 }
 

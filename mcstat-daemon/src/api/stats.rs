@@ -220,8 +220,11 @@ pub struct OtherGroups {
     pub packets: u64,
     /// Admitted bytes in both IP families.
     pub bytes: u64,
-    /// Denied packets in both IP families.
+    /// Packets in both IP families that a rule denied and somebody drops.
     pub dropped: u64,
+    /// Packets in both IP families that a rule denied and nobody enforces; they are in `packets`.
+    #[serde(default)]
+    pub would_drop: u64,
     /// Packets that found the port's slots used up.
     pub port_limit: u64,
     /// Packets held back because the table is over half full and the port has its fair share.

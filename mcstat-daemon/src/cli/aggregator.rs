@@ -82,3 +82,43 @@ fn policy_source(args: &AggregatorArgs) -> anyhow::Result<PolicySource> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+
+    use super::AggregatorArgs;
+
+    #[test]
+    fn the_page_lists_every_flag_with_its_variable_and_default() {
+        let page = include_str!("../../../docs/configuration.md");
+        let (_, aggregator) = page.split_once("\n## The aggregator\n").unwrap();
+        let rows = aggregator.lines().filter(|line| line.starts_with("| `--"));
+        let mut page: Vec<Vec<String>> = rows
+            .map(|row| {
+                let cells = row.trim_matches('|').split('|').take(3);
+                cells.map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+            })
+            .collect();
+        let command = AggregatorArgs::augment_args(clap::Command::new("aggregator"));
+        let mut coded: Vec<Vec<String>> = command
+            .get_arguments()
+            .map(|argument| {
+                let shown = |text: Option<&std::ffi::OsStr>| {
+                    text.map_or("–".into(), |text| text.to_string_lossy().into_owned())
+                };
+                // That a switch is off needs not be said.
+                let takes_value = argument.get_action().takes_values();
+                let default = argument.get_default_values().first().filter(|_| takes_value);
+                vec![
+                    format!("--{}", argument.get_long().unwrap()),
+                    shown(argument.get_env()),
+                    shown(default.map(AsRef::as_ref)),
+                ]
+            })
+            .collect();
+        coded.sort();
+        page.sort();
+        assert_eq!(page, coded);
+    }
+}

@@ -40,7 +40,6 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::{SignedDuration, Timestamp};
 use mcstat_common::abi::PortBook;
 
-pub use self::reconcile::LAG;
 use self::{
     delta::Window,
     findings::Findings,
@@ -50,7 +49,11 @@ use self::{
     rules::Rules,
     snapshot::{PortReading, Snapshot},
 };
-use crate::api::summary::NodeStatsSummary;
+pub use self::{
+    reconcile::LAG,
+    rules::{Decided, Queried},
+};
+use crate::api::{rule::RuleReference, summary::NodeStatsSummary};
 
 /// The window of rates and of `Dropping`, unless the configuration says otherwise.
 pub const WINDOW_SECONDS: u32 = 10;
@@ -65,6 +68,9 @@ impl Joined {
         self.0.binary_search(&(port, group)).is_ok()
     }
 }
+
+/// The rules that denied the last reports of groups, by port and group.
+pub type Denials = BTreeMap<(u32, IpAddr), RuleReference>;
 
 /// What a summary says about its node besides the counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +98,6 @@ pub struct Ledger {
     memberships: Memberships,
     findings: Findings,
     reconcile: Reconcile,
-    awaits_policies: bool,
     rules: Rules,
 }
 
@@ -107,7 +112,6 @@ impl Ledger {
             memberships: Memberships::default(),
             findings: Findings::default(),
             reconcile: Reconcile::default(),
-            awaits_policies: false,
             rules: Rules::default(),
         }
     }
@@ -118,8 +122,6 @@ impl Ledger {
     /// snapshot keeps its promise. Should time jump back, rates begin anew; they are never negative.
     pub fn tick(&mut self, snapshot: &Snapshot) -> NodeStatsSummary {
         self.window.push(snapshot);
-        // A source that told its policies and tells none any more has none.
-        self.awaits_policies &= snapshot.policy.is_none();
         self.sandboxes.update(snapshot);
         self.memberships.update(snapshot);
         self.findings.update(snapshot, &self.memberships);
@@ -138,14 +140,15 @@ impl Ledger {
         self.reconcile.restore(books);
     }
 
+    /// Before the first tick: what an earlier process said of [`denials`](Self::denials). A membership that goes on is as
+    /// denied as it was.
+    pub fn restore_denials(&mut self, denials: Denials) {
+        self.memberships.restore(denials);
+    }
+
     /// How late the switch's counters may be, in place of [`LAG`].
     pub fn set_lag(&mut self, lag: SignedDuration) {
         self.reconcile.set_lag(lag);
-    }
-
-    /// There is a source of policies: until a snapshot has some, they are not known yet.
-    pub fn await_policies(&mut self) {
-        self.awaits_policies = true;
     }
 
     /// Ports whose two ledgers were off at the last tick, and of which something may be booked at the next: if somebody has
@@ -157,6 +160,17 @@ impl Ledger {
     /// What [`restore`](Self::restore) wants at the next start, by port id, as of the last tick.
     pub fn books(&self) -> impl Iterator<Item = (u32, PortBook)> {
         self.reconcile.books()
+    }
+
+    /// The rules that denied the last reports of groups, as of the last tick.
+    pub fn denials(&self) -> impl Iterator<Item = ((u32, IpAddr), &RuleReference)> {
+        self.memberships.denials()
+    }
+
+    /// What rules on IGMP queries counted, for the readings of the next tick and of the next process: the switch alone counts
+    /// them, and forgets.
+    pub fn queried(&self) -> impl Iterator<Item = Queried> {
+        self.rules.queried()
     }
 
     /// The memberships as of the last tick, by the merged truth, denied ones included.

@@ -2,19 +2,22 @@
 //!
 //! Each life of a rule is a series of its own: it begins when the rule is first for a Pod of the node and ends when it is
 //! for none; should it come back, it counts from zero with a new start. Promises that a life's last counts stay in every
-//! summary while the policy exists, though it may have no rule for multicast any more, so that a push that failed loses none of them; of one rule at most [`LIVES`] are kept,
-//! the newest. Another agent process begins with what its first snapshot holds. Beside each stands what the switch counts
-//! for it (`switch`).
+//! summary while the policy exists, though it may have no rule for multicast any more, so that a push that failed loses
+//! none of them; of one rule at most [`LIVES`] are kept, the newest. Another agent process begins with what its first snapshot holds. Beside each stands what the switch counts
+//! for it (`switch`); of rules on IGMP queries that is the number itself (`queries`).
 
+mod queries;
 mod switch;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
+pub use self::queries::{Decided, Queried};
+use self::queries::{Moment, Queries, Seen};
 use super::{
-    snapshot::{PolicyReading, RuleReading, Snapshot},
-    verdict::{Action, Kind, ObjectKey},
+    snapshot::{PolicyReading, RuleReading, Snapshot, SwitchReading},
+    verdict::{Action, Kind, ObjectKey, RuleId},
 };
 use crate::api::policy::{
     Denied, NetworkPolicyReference, NetworkPolicyStats, RuleAction, RuleTrafficStats, SwitchCount, TrafficStats,
@@ -28,6 +31,8 @@ const LIVES: usize = 8;
 pub(super) struct Rules {
     /// Sorted by kind, namespace, name and UID. `None` without a policy source.
     policies: Option<BTreeMap<(ObjectKey, Arc<str>), Policy>>,
+    /// The switch's last reading.
+    seen: Option<Seen>,
 }
 
 #[derive(Debug)]
@@ -38,7 +43,14 @@ struct Policy {
     rules: Lives,
 }
 
-type Lives = BTreeMap<Arc<str>, BTreeMap<Timestamp, RuleTrafficStats>>;
+type Lives = BTreeMap<Arc<str>, BTreeMap<Timestamp, Life>>;
+
+#[derive(Debug)]
+struct Life {
+    slot: u16,
+    stats: RuleTrafficStats,
+    queries: Queries,
+}
 
 impl Policy {
     fn new(multicast: bool) -> Self {
@@ -51,7 +63,7 @@ impl Policy {
     /// One that never counted multicast would stand there at zero, whatever else its rules do.
     fn is_told(&self) -> bool {
         let mut lives = self.rules.values().flat_map(BTreeMap::values);
-        self.multicast || lives.any(|life| !life.is_nothing())
+        self.multicast || lives.any(|life| !life.stats.is_nothing())
     }
 }
 
@@ -74,20 +86,46 @@ impl Rules {
         for (key, Policy { mut rules, .. }) in before {
             if let Some(policy) = policies.get_mut(&key) {
                 let lives = rules.values_mut().flat_map(BTreeMap::values_mut);
-                lives.for_each(|life| (life.ended, life.switch) = (true, None));
+                lives.for_each(|life| (life.stats.ended, life.stats.switch) = (true, None));
                 policy.rules = rules;
             }
         }
-        let switch = switch::counts(reading, snapshot);
-        for (rule, switch) in reading.rules.iter().zip(switch) {
+        let moment = match &snapshot.switch {
+            SwitchReading::Read(account) => Some(Moment::of(account)),
+            _ => None,
+        };
+        let found = switch::counts(reading, snapshot);
+        for (rule, found) in reading.rules.iter().zip(found) {
             let policy = policies.entry(key(rule)).or_insert_with(|| Policy::new(true));
             let lives = policy.rules.entry(Arc::clone(&rule.row.id.name)).or_default();
-            lives.insert(rule.start, stats(rule, switch));
-            while lives.len() > LIVES {
-                lives.pop_first();
-            }
+            let known = lives.get(&rule.start).map(|life| life.queries);
+            let mut queries = known.unwrap_or_else(|| Queries::begin(rule, self.seen));
+            queries.take(rule, found.flow, moment);
+            let life = Life {
+                slot: rule.row.slot,
+                stats: stats(rule, queries.total(), found.count),
+                queries,
+            };
+            lives.insert(rule.start, life);
+            forget(lives);
         }
         self.policies = Some(policies);
+        // While it is away nothing is seen: what comes later was made since all the same.
+        self.seen = moment.map_or(self.seen, |moment| moment.seen);
+    }
+
+    /// What rules on queries counted that the last reading did not have.
+    pub(super) fn queried(&self) -> impl Iterator<Item = Queried> {
+        let policies = self.policies.iter().flatten();
+        let rules = policies.flat_map(|((_, uid), of)| of.rules.iter().map(move |(name, lives)| (uid, name, lives)));
+        rules.flat_map(|(uid, name, lives)| {
+            let id = || RuleId {
+                uid: Arc::clone(uid),
+                name: Arc::clone(name),
+            };
+            let alive = lives.iter().filter(|(_, life)| !life.stats.ended);
+            alive.filter_map(move |(start, life)| life.queries.queried(life.slot, id(), *start))
+        })
     }
 
     /// The policies of this kind that have rules for multicast, or counted some; `None` without a policy source.
@@ -102,8 +140,21 @@ fn key(rule: &RuleReading) -> (ObjectKey, Arc<str>) {
     (rule.row.policy.clone(), Arc::clone(&rule.row.id.uid))
 }
 
+/// Lets go what is too much: of those that have ended the first. Where a clock was set back, the one that lives may have
+/// the earliest start.
+fn forget(lives: &mut BTreeMap<Timestamp, Life>) {
+    while lives.len() > LIVES {
+        let ended = lives.iter().find(|(_, life)| life.stats.ended);
+        let Some(start) = ended.map(|(start, _)| *start) else {
+            return;
+        };
+        lives.remove(&start);
+    }
+}
+
 fn policy(key: &ObjectKey, uid: &str, rules: &Lives) -> NetworkPolicyStats {
-    let rules: Vec<_> = rules.values().flat_map(BTreeMap::values).cloned().collect();
+    let lives = rules.values().flat_map(BTreeMap::values);
+    let rules: Vec<_> = lives.map(|life| life.stats.clone()).collect();
     NetworkPolicyStats {
         network_policy: NetworkPolicyReference {
             namespace: key.namespace.to_string(),
@@ -117,12 +168,12 @@ fn policy(key: &ObjectKey, uid: &str, rules: &Lives) -> NetworkPolicyStats {
 }
 
 /// A rule is either about data or about IGMP: one of the two is zero.
-fn stats(rule: &RuleReading, switch: Option<SwitchCount>) -> RuleTrafficStats {
+fn stats(rule: &RuleReading, igmp: Decided, switch: Option<SwitchCount>) -> RuleTrafficStats {
     RuleTrafficStats {
         name: rule.row.id.name.to_string(),
         traffic_stats: TrafficStats {
-            packets: rule.data.packets.saturating_add(rule.messages),
-            bytes: rule.data.bytes.saturating_add(rule.message_bytes),
+            packets: rule.data.packets.saturating_add(igmp.messages),
+            bytes: rule.data.bytes.saturating_add(igmp.bytes),
             sessions: 0,
         },
         action: match rule.row.action {
@@ -131,7 +182,7 @@ fn stats(rule: &RuleReading, switch: Option<SwitchCount>) -> RuleTrafficStats {
         },
         start_time: rule.start,
         segments: rule.data.segments,
-        records: rule.records,
+        records: igmp.records,
         would_drop: Denied {
             packets: rule.would_drop.packets,
             messages: rule.would_drop.messages,

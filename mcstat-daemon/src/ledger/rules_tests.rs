@@ -43,6 +43,7 @@ fn rule(policy: &ObjectKey, uid: &str, name: &str, action: Action, start: i64) -
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     }
 }
 
@@ -193,7 +194,7 @@ fn a_policy_that_has_no_rule_for_multicast_for_a_while_keeps_what_it_counted() {
     let (p, idle, unicast) = (annp("p"), annp("idle"), annp("unicast"));
     let with = |multicast| {
         let mut reading = reading(&[(&p, "u"), (&idle, "i"), (&unicast, "x")], vec![]);
-        for known in &mut reading.policies {
+        for known in Arc::make_mut(&mut reading.policies) {
             known.multicast = multicast && &*known.uid != "x";
         }
         reading
@@ -272,4 +273,23 @@ fn of_a_rule_that_comes_and_goes_the_newest_lives_are_kept() {
     assert_eq!((kept.len(), kept[0].1, kept[7].1), (LIVES, at(12), at(19)));
     let value: Value = serde_json::to_value(&rules.of(Kind::NetworkPolicy).unwrap()[0]).unwrap();
     assert_eq!(value["ruleTrafficStats"][0]["ended"], true);
+}
+
+/// A clock that was set back: the life that goes on began before all the others.
+#[test]
+fn the_life_that_goes_on_is_kept_whatever_its_start() {
+    let p = annp("p");
+    let known = [(&p, "u")];
+    let mut rules = Rules::default();
+    for life in 10..20 {
+        let ends = data(rule(&p, "u", "r", Action::Allow, life), 1);
+        update(&mut rules, reading(&known, vec![ends]));
+    }
+    let goes_on = |packets| data(rule(&p, "u", "r", Action::Allow, 5), packets);
+    for packets in 1..4 {
+        update(&mut rules, reading(&known, vec![goes_on(packets)]));
+        let kept = lives(&rules);
+        assert_eq!((kept.len(), &kept[0]), (LIVES, &("r".into(), at(5), packets, false)));
+        assert_eq!((kept[1].1, kept[7].1), (at(13), at(19)), "the newest of the others");
+    }
 }

@@ -51,6 +51,7 @@ pub(super) fn snapshot(seconds: i64, ports: u32, messages: &[&str]) -> Snapshot 
         switch: SwitchReading::None,
         switch_ports: std::collections::BTreeMap::new(),
         policy: None,
+        policy_awaited: false,
         detached: std::collections::BTreeMap::new(),
         messages: messages.iter().map(event).collect(),
     }

@@ -112,7 +112,6 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
         findings,
         reconcile,
         rules: _,
-        awaits_policies,
     } = ledger;
     let namespace = snapshot.namespaces.iter().find(|reading| reading.pod == *pod);
     let interfaces = interfaces(listed);
@@ -154,7 +153,7 @@ fn pod_status(ledger: &Ledger, snapshot: &Snapshot, pod: &PodRef, listed: &Liste
             &interfaces,
             served.reason,
             &served.message,
-            status::policy_known(policy, *awaits_policies, pod),
+            status::policy_known(policy, snapshot.policy_awaited, pod),
         ),
         ledgers: served.ledgers,
         interfaces,
@@ -333,6 +332,7 @@ fn other_groups(totals: &Totals) -> stats::OtherGroups {
         packets: sum.admitted.packets,
         bytes: sum.admitted.bytes,
         dropped: sum.dropped,
+        would_drop: sum.would_drop,
         port_limit: totals.overflow.port_limit,
         fair_share: totals.overflow.fair_share,
         window_full: totals.overflow.window_full,

@@ -123,6 +123,7 @@ fn apply(ports: &mut [PortReading], step: &Step, at: Timestamp) {
     series.admitted.segments += u64::from(step.packets);
     series.admitted.bytes += u64::from(step.packets) * 142;
     series.dropped += u64::from(step.dropped);
+    series.would_drop += u64::from(step.packets.min(step.dropped.into()));
     series.last_seen = Some(at);
     if step.fold {
         let ended = reading.groups.remove(index);
@@ -134,6 +135,7 @@ fn apply(ports: &mut [PortReading], step: &Step, at: Timestamp) {
                 bytes: other.admitted.bytes + ended.admitted.bytes,
             },
             dropped: other.dropped + ended.dropped,
+            would_drop: other.would_drop + ended.would_drop,
             last_seen: other.last_seen.max(ended.last_seen),
             ..*other
         };
@@ -176,6 +178,13 @@ fn check_sums(status: &Status) -> Result<(), TestCaseError> {
         prop_assert_eq!(packets, families.ipv4.packets + families.ipv6.packets);
         prop_assert_eq!(bytes, families.ipv4.bytes + families.ipv6.bytes);
     }
+    let sides = status.groups.iter().filter_map(|group| group.outbound.as_ref());
+    let [dropped, would_drop] = sides.fold([0, 0], |[dropped, would_drop], side| {
+        [dropped + side.dropped, would_drop + side.would_drop]
+    });
+    let other = outbound.other_groups;
+    prop_assert_eq!(outbound.dropped, dropped + other.dropped);
+    prop_assert_eq!(outbound.would_drop, would_drop + other.would_drop);
     let in_groups: u64 = status
         .groups
         .iter()
@@ -227,6 +236,7 @@ proptest! {
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
                 policy: None,
+                policy_awaited: false,
                 detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
@@ -262,6 +272,7 @@ proptest! {
                 switch: SwitchReading::None,
                 switch_ports: BTreeMap::new(),
                 policy: None,
+                policy_awaited: false,
                 detached: BTreeMap::new(),
                 messages: Vec::new(),
             };
@@ -298,6 +309,7 @@ fn joined_groups_are_those_of_their_own_port_only() {
         switch: SwitchReading::None,
         switch_ports: BTreeMap::new(),
         policy: None,
+        policy_awaited: false,
         detached: BTreeMap::new(),
         messages: Vec::new(),
     };

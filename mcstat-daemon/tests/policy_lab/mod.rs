@@ -14,7 +14,7 @@ use mcstat::{
     agent::bpf::{Kernel, maps::Options, now, policy, sys, table::Entry},
     ledger::{
         snapshot::{Enforced, PortReading, RuleReading},
-        verdict::{Change, Compiler, Kind, Object, PodName, Tables},
+        verdict::{Change, Compiler, Kind, Object, PodName, Stored, Tables},
     },
 };
 use serde::Deserialize as _;
@@ -53,10 +53,11 @@ impl Lab {
         let program = kernel.programs.program("mcstat_outbound").unwrap().fd().unwrap();
         let program = program.as_fd().try_clone_to_owned().unwrap();
         let stored = policy::stored(&kernel.maps).unwrap();
+        let tables = Tables::adopting(&stored, policy::pods(&kernel.maps));
         let compiler = Compiler::adopting(policy::limits(&kernel.maps), stored);
         Self {
             compiler,
-            tables: Tables::default(),
+            tables,
             pod: pod.clone(),
             pods: pods.to_vec(),
             program,
@@ -101,6 +102,10 @@ impl Lab {
     pub fn send(&self, frame: &[u8], times: u32) {
         let (verdict, _) = sys::test_run(self.program.as_fd(), frame, times).unwrap();
         assert_eq!(verdict, u32::MAX, "TC_ACT_UNSPEC");
+    }
+
+    pub fn stored(&self) -> Stored {
+        policy::stored(&self.kernel.maps).unwrap()
     }
 
     pub fn rules(&self) -> Vec<RuleReading> {
@@ -158,3 +163,8 @@ pub fn policy_of(name: &str, priority: u32, rules: &str) -> Vec<Object> {
          spec: {{priority: {priority}, appliedTo: [{{podSelector: {{}}}}], egress: [{rules}]}}}}"
     ))
 }
+
+/// To 239.1.1.1 data and reports are dropped; other data to 239.1.0.0/16 is allowed by a rule.
+pub const DROP_ONE: &str = "{name: one, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}]}, \
+                        {name: igmp, action: Drop, protocols: [{igmp: {groupAddress: 239.1.1.1}}]}, \
+                        {name: others, action: Allow, to: [{ipBlock: {cidr: 239.1.0.0/16}}]}";

@@ -8,6 +8,8 @@ mod seed;
 
 #[path = "../../src/ledger/verdict/tests/random/documents.rs"]
 mod documents;
+#[path = "../../src/ledger/verdict/tests/random/members.rs"]
+mod members;
 #[path = "../../src/ledger/verdict/tests/random/naive.rs"]
 mod naive;
 #[path = "../../src/ledger/verdict/tests/random/world.rs"]

@@ -110,6 +110,7 @@ impl<'a> Cluster<'a> {
         Existing::of(&PolicyObjects {
             objects: read(&text).unwrap_or_else(|bad| panic!("{}: {bad:?}", path.display())),
             failures: Vec::new(),
+            read: true,
             known: true,
         })
         .expect("it is known")

@@ -89,6 +89,7 @@ impl Policies {
                 message_bytes: counted.message_bytes,
                 records: counted.records,
                 would_drop: counted.would_drop,
+                flow: None,
             }
         });
         PolicyReading {

@@ -50,6 +50,8 @@ const TESTS: &[&str] = &[
     "kernel_vanished",
     "kernel_spray",
     "kernel_policy",
+    "kernel_policy_reports",
+    "kernel_policy_restart",
     "kernel_race",
     "netns_source",
     "witness_filter",

@@ -1,11 +1,12 @@
 //! What the ledger must not forget while no agent runs and no packet needs it: what was booked against the switch, and the
-//! totals of interfaces that a living Pod sandbox no longer has.
+//! totals of interfaces that a living Pod sandbox no longer has, and the rules that denied reports.
 //!
-//! Two pinned hash maps that only the agent touches. The kernel replaces an element whole, so a kill at any moment leaves
+//! Three pinned hash maps that only the agent touches. The kernel replaces an element whole, so a kill at any moment leaves
 //! the old or the new one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,29 +17,39 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{
     KernelError,
     clock::Clock,
+    denied::DeniedMap,
     maps::Maps,
     read,
     table::{self, Entry},
 };
-use crate::ledger::snapshot::{PodRef, PortReading};
+use crate::{
+    api::rule::RuleReference,
+    ledger::{
+        Denials,
+        snapshot::{PodRef, PortReading},
+    },
+};
 
 type Bytes<const N: usize> = HashMap<MapData, u32, [u8; N]>;
 
 const BOOK: usize = size_of::<PortBook>();
 const VANISHED: usize = size_of::<Vanished>();
 
-/// The two maps.
+/// The maps.
 #[derive(Debug)]
 pub struct Kept {
     books: Mutex<Bytes<BOOK>>,
     vanished: Mutex<Bytes<VANISHED>>,
+    /// `None`: maps of an older ABI may be without.
+    denied: Option<Mutex<DeniedMap>>,
 }
 
 impl Kept {
-    pub(super) fn new(books: MapData, vanished: MapData) -> Result<Self, KernelError> {
+    pub(super) fn new(books: MapData, vanished: MapData, denied: Option<MapData>) -> Result<Self, KernelError> {
         Ok(Self {
             books: Mutex::new(HashMap::try_from(Map::HashMap(books))?),
             vanished: Mutex::new(HashMap::try_from(Map::HashMap(vanished))?),
+            denied: denied.map(DeniedMap::new).transpose()?.map(Mutex::new),
         })
     }
 
@@ -57,6 +68,25 @@ impl Kept {
     /// Every port's book.
     pub fn books(&self) -> BTreeMap<u32, PortBook> {
         all(&lock(&self.books)).collect()
+    }
+
+    /// Writes down which rules denied the last reports of which groups; what was written before and is not among them goes.
+    ///
+    /// # Errors
+    /// What the kernel says: the map may be full. What is left is written at the next call.
+    pub fn write_denied<'a>(
+        &self,
+        denials: impl Iterator<Item = ((u32, IpAddr), &'a RuleReference)>,
+    ) -> Result<(), MapError> {
+        self.denied.as_ref().map_or(Ok(()), |map| lock(map).write(denials))
+    }
+
+    /// What [`write_denied`](Self::write_denied) wrote last, be it in an earlier run.
+    pub fn denied(&self) -> Denials {
+        self.denied
+            .as_ref()
+            .map(|map| lock(map).all().clone())
+            .unwrap_or_default()
     }
 
     /// Every interface that is remembered, by port id.
@@ -105,6 +135,8 @@ impl Kept {
     /// What the kernel says.
     pub fn copy(&self, older: &Self) -> Result<(), MapError> {
         self.write_books(older.books().into_iter())?;
+        let denied = older.denied();
+        self.write_denied(denied.iter().map(|(key, rule)| (*key, rule)))?;
         let mut map = lock(&self.vanished);
         older
             .vanished()
@@ -131,15 +163,15 @@ fn remove<T: FromBytes, const N: usize>(map: &mut Bytes<N>, stays: impl Fn(u32, 
     gone.iter().try_for_each(|id| map.remove(id))
 }
 
-fn to_bytes<T: IntoBytes + zerocopy::Immutable, const N: usize>(value: &T) -> [u8; N] {
+pub(super) fn to_bytes<T: IntoBytes + zerocopy::Immutable, const N: usize>(value: &T) -> [u8; N] {
     let mut bytes = [0; N];
-    // The sizes are the same: `BOOK` and `VANISHED`.
+    // The sizes are the same: the callers' constants.
     for (to, from) in bytes.iter_mut().zip(value.as_bytes()) {
         *to = *from;
     }
     bytes
 }
 
-fn from_bytes<T: FromBytes>(bytes: &[u8]) -> Option<T> {
+pub(super) fn from_bytes<T: FromBytes>(bytes: &[u8]) -> Option<T> {
     T::read_from_bytes(bytes).ok()
 }

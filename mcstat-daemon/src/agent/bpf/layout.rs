@@ -2,8 +2,8 @@
 
 use mcstat_common::{
     abi::{
-        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, ReportWalk, RuleCounter, RuleName,
-        Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
+        Carry, Counter, DENIED_ENTRIES, Denied, DeniedKey, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats,
+        ReportWalk, RuleCounter, RuleName, Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
     },
     policy::{MAX_RULE_SLOT, PortList},
 };
@@ -92,6 +92,7 @@ impl Sizes {
         let slot = size_of::<Slot>() + size_of::<Carry>() + size_of::<Counter>() * cpus;
         let ports = PORT_ENTRIES as usize * (size_of::<Port>() + 4 * size_of::<PortStats>());
         let kept = PORT_ENTRIES as usize * size_of::<PortBook>() + VANISHED_ENTRIES as usize * size_of::<Vanished>();
+        let kept = kept + DENIED_ENTRIES as usize * (size_of::<DeniedKey>() + size_of::<Denied>());
         let rest = kept + size_of::<Settings>() + (size_of::<EventCounts>() + size_of::<ReportWalk>()) * cpus;
         u64::from(self.slots) * slot as u64
             + u64::from(self.rules) * rule_bytes(cpus)
@@ -186,7 +187,7 @@ mod tests {
             (2, 16_384),
             (32, 16_384),
             (64, 9_400),
-            (128, 4_600),
+            (128, 4_500),
             (512, 1_100),
         ] {
             let layout = Layout::new(&DEFAULT, cpus).unwrap();

@@ -20,8 +20,8 @@ use aya::{
 };
 use mcstat_common::{
     abi::{
-        Carry, Counter, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats, ReportWalk, RuleCounter, RuleName,
-        Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
+        Carry, Counter, DENIED_ENTRIES, Denied, DeniedKey, EventCounts, PORT_ENTRIES, Port, PortBook, PortStats,
+        ReportWalk, RuleCounter, RuleName, Settings, Slot, VANISHED_ENTRIES, Vanished, WAYS,
     },
     policy::{PolicyKey, PolicyValue, PortList},
 };
@@ -279,10 +279,12 @@ fn pinned_sizes(directory: &Path) -> Result<Sizes, KernelError> {
     })
 }
 
+const DENIED: &str = "denied";
+
 /// Name, type, key size, value size, entries; 0 entries = not checked.
 type Expected = (&'static str, MapType, usize, usize, u32);
 
-fn expected(sizes: Sizes) -> [Expected; 16] {
+fn expected(sizes: Sizes) -> [Expected; 17] {
     let Sizes {
         slots,
         ring_bytes,
@@ -291,6 +293,7 @@ fn expected(sizes: Sizes) -> [Expected; 16] {
     } = sizes;
     let stats = size_of::<PortStats>();
     let (key, value) = (size_of::<PolicyKey>(), size_of::<PolicyValue>());
+    let denial = size_of::<DeniedKey>();
     [
         ("slots", MapType::Array, 4, size_of::<Slot>(), slots),
         ("counters", MapType::PerCpuArray, 4, size_of::<Counter>(), slots),
@@ -300,6 +303,7 @@ fn expected(sizes: Sizes) -> [Expected; 16] {
         ("port_carried", MapType::Array, 4, stats, 2 * PORT_ENTRIES),
         ("books", MapType::Hash, 4, size_of::<PortBook>(), PORT_ENTRIES),
         ("vanished", MapType::Hash, 4, size_of::<Vanished>(), VANISHED_ENTRIES),
+        (DENIED, MapType::Hash, denial, size_of::<Denied>(), DENIED_ENTRIES),
         ("settings", MapType::Array, 4, size_of::<Settings>(), 1),
         ("policies", MapType::LpmTrie, key, value, policy_prefixes),
         ("policy_ports", MapType::Array, 4, size_of::<PortList>(), rules),
@@ -381,7 +385,7 @@ fn take_maps(ebpf: &mut Ebpf, cpus: usize, sizes: Sizes) -> Result<Maps, KernelE
         Some(Map::HashMap(data)) => Ok(data),
         _ => Err(KernelError::MissingMap { name }),
     };
-    let kept = Kept::new(take("books")?, take("vanished")?)?;
+    let kept = Kept::new(take("books")?, take("vanished")?, Some(take(DENIED)?))?;
     let Sizes { slots, .. } = sizes;
     // The others stay with the object: its programs are loaded later and need their descriptors.
     let ebpf = &*ebpf;
@@ -443,6 +447,7 @@ pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
         kept: Kept::new(
             MapData::from_pin(directory.join("books"))?,
             MapData::from_pin(directory.join("vanished"))?,
+            later_pin(directory, DENIED)?,
         )?,
         policy_ports: mapped_pin(directory, "policy_ports", sizes.rules)?,
         rule_names: mapped_pin(directory, "rule_names", sizes.rules)?,
@@ -454,6 +459,15 @@ pub fn open_pinned(directory: &Path) -> Result<Maps, KernelError> {
         fold: Mutex::new(()),
         policies: Mutex::default(),
     })
+}
+
+/// A map that the first maps of an ABI did not have.
+fn later_pin(directory: &Path, name: &'static str) -> Result<Option<MapData>, KernelError> {
+    let path = directory.join(name);
+    path.exists()
+        .then(|| MapData::from_pin(path))
+        .transpose()
+        .map_err(KernelError::from)
 }
 
 fn mapped_pin<T: Copy + FromBytes + IntoBytes + Immutable>(

@@ -29,6 +29,7 @@ use thiserror::Error;
 pub mod attach;
 pub mod chain;
 pub mod clock;
+mod denied;
 pub mod free;
 pub mod kept;
 pub mod layout;

@@ -3,7 +3,10 @@
 //! The text is cut at its `---` lines first, so that one broken document hides neither the number nor the faults of the
 //! others. Lists as `kubectl get -o yaml` writes them are taken too.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use serde_yaml::{Deserializer, Value};
@@ -38,6 +41,24 @@ pub enum DocumentError {
     /// The file says two things of one object.
     #[error("{0} is in this file already")]
     Twice(ObjectKey),
+    /// Two policies of the file say that they are one.
+    #[error("{object} has the metadata.uid of {first}; take it out of one of them")]
+    SameUid {
+        /// The second.
+        object: ObjectKey,
+        /// The first.
+        first: ObjectKey,
+    },
+}
+
+/// An object, and the document that it is in.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Placed {
+    /// Counted from 1; empty documents do not count.
+    pub(super) document: usize,
+    /// Line on which the document begins, from 1.
+    pub(super) line: usize,
+    pub(super) object: Object,
 }
 
 #[derive(Deserialize)]
@@ -59,22 +80,57 @@ struct Piece<'a> {
 /// # Errors
 /// Every bad document. Then none of the others is to be used either: together they are one state.
 pub fn read(text: &str) -> Result<Vec<Object>, Vec<BadDocument>> {
+    Ok(read_placed(text)?.into_iter().map(|placed| placed.object).collect())
+}
+
+/// As [`read`], each object with its place.
+pub(super) fn read_placed(text: &str) -> Result<Vec<Placed>, Vec<BadDocument>> {
     let mut objects = Vec::new();
-    let mut keys = BTreeSet::new();
+    let mut known = Known::default();
     let mut bad = Vec::new();
     for (document, piece) in (1..).zip(pieces(text.trim_start_matches('\u{feff}'))) {
-        let found = read_document(&piece).and_then(|found| {
-            match found.iter().find(|object| !keys.insert(object.key.clone())) {
-                Some(object) => Err((piece.first, DocumentError::Twice(object.key.clone()))),
-                None => Ok(found),
-            }
+        let line = piece.first;
+        let found = read_document(&piece).and_then(|found| match found.iter().find_map(|object| known.add(object)) {
+            Some(error) => Err((line, error)),
+            None => Ok(found),
         });
+        let placed = |object| Placed { document, line, object };
         match found {
-            Ok(found) => objects.extend(found),
+            Ok(found) => objects.extend(found.into_iter().map(placed)),
             Err((line, error)) => bad.push(BadDocument { document, line, error }),
         }
     }
     if bad.is_empty() { Ok(objects) } else { Err(bad) }
+}
+
+/// What a file has told of so far.
+#[derive(Default)]
+struct Known {
+    keys: BTreeSet<ObjectKey>,
+    /// Policies by UID: by it rules are told apart.
+    uids: BTreeMap<Arc<str>, ObjectKey>,
+}
+
+impl Known {
+    /// Adds an object; why it cannot stand beside the others.
+    fn add(&mut self, object: &Object) -> Option<DocumentError> {
+        if !self.keys.insert(object.key.clone()) {
+            return Some(DocumentError::Twice(object.key.clone()));
+        }
+        if object.uid.is_empty() || !object.key.kind.is_policy() {
+            return None;
+        }
+        match self.uids.entry(Arc::clone(&object.uid)) {
+            Entry::Occupied(first) => Some(DocumentError::SameUid {
+                object: object.key.clone(),
+                first: first.get().clone(),
+            }),
+            Entry::Vacant(entry) => {
+                entry.insert(object.key.clone());
+                None
+            }
+        }
+    }
 }
 
 /// Pieces between lines that begin with `---`, which YAML allows nowhere else; without those that say nothing.

@@ -27,8 +27,12 @@ use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
-use super::{Failure, PolicyObjects, complain, document, publish};
-use crate::ledger::verdict::{Kind, Object, ObjectKey};
+use super::{
+    Failure, PolicyObjects, complain,
+    document::{self, Placed},
+    publish,
+};
+use crate::ledger::verdict::{Object, ObjectKey};
 
 /// How often the directory is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -126,7 +130,7 @@ struct File {
     /// `None`: to be read at the next look, whatever it looks like.
     stamp: Option<Stamp>,
     /// Of the last good state.
-    objects: Vec<Object>,
+    objects: Vec<Placed>,
     failures: Vec<Failure>,
 }
 
@@ -135,8 +139,14 @@ struct File {
 struct Files {
     directory: PathBuf,
     files: BTreeMap<PathBuf, File>,
+    births: Births,
+}
+
+/// How policies get the UIDs that they lack.
+#[derive(Debug)]
+struct Births {
     /// Policies that are there, and how often each was made again. Those that are gone stay known.
-    births: HashMap<ObjectKey, Birth>,
+    known: HashMap<ObjectKey, Birth>,
     /// How often each was made again in an earlier run, by what is the same in all its UIDs.
     earlier: HashMap<String, u32>,
 }
@@ -149,16 +159,18 @@ struct Birth {
 
 impl Files {
     fn new(directory: PathBuf, earlier: &[Arc<str>]) -> Self {
-        let mut known: HashMap<String, u32> = HashMap::new();
+        let mut counts: HashMap<String, u32> = HashMap::new();
         for uid in earlier.iter().filter(|uid| is_made_up(uid)) {
-            let count = known.entry(made_of(uid).to_owned()).or_default();
+            let count = counts.entry(made_of(uid).to_owned()).or_default();
             *count = again(uid).max(*count);
         }
         Self {
-            earlier: known,
             directory,
             files: BTreeMap::new(),
-            births: HashMap::new(),
+            births: Births {
+                known: HashMap::new(),
+                earlier: counts,
+            },
         }
     }
 
@@ -189,37 +201,65 @@ impl Files {
 
     fn merge(&mut self) -> PolicyObjects {
         let mut merged = PolicyObjects {
+            read: true,
             known: true,
             ..PolicyObjects::default()
         };
         let mut first: BTreeMap<&ObjectKey, &PathBuf> = BTreeMap::new();
+        let mut places = Vec::new();
         for (path, file) in &self.files {
             merged.failures.extend_from_slice(&file.failures);
-            for object in &file.objects {
-                match first.get(&object.key) {
+            for placed in &file.objects {
+                match first.get(&placed.object.key) {
                     Some(known) => merged.failures.push(Failure::Twice {
                         file: path.clone(),
                         first: (*known).clone(),
-                        object: object.key.clone(),
+                        object: placed.object.key.clone(),
                     }),
                     None => {
-                        first.insert(&object.key, path);
-                        merged.objects.push(object.clone());
+                        first.insert(&placed.object.key, path);
+                        merged.objects.push(placed.object.clone());
+                        places.push((path, placed));
                     }
                 }
             }
         }
-        self.name(&mut merged.objects);
+        self.births.name(&mut merged.objects);
+        leave_twins_out(&mut merged, &places);
         merged
     }
+}
 
+/// Of policies with one UID the first counts: their rules would share a counter. `places` are those of the objects.
+fn leave_twins_out(merged: &mut PolicyObjects, places: &[(&PathBuf, &Placed)]) {
+    let mut first: HashMap<Arc<str>, (&PathBuf, &Placed)> = HashMap::new();
+    let objects = std::mem::take(&mut merged.objects);
+    for (object, place) in objects.into_iter().zip(places) {
+        if object.key.kind.is_policy() {
+            if let Some((first_file, first)) = first.get(&object.uid) {
+                merged.failures.push(Failure::SameUid {
+                    file: place.0.clone(),
+                    document: place.1.document,
+                    line: place.1.line,
+                    object: object.key,
+                    first: first.object.key.clone(),
+                    first_file: (*first_file).clone(),
+                });
+                continue;
+            }
+            first.insert(Arc::clone(&object.uid), *place);
+        }
+        merged.objects.push(object);
+    }
+}
+
+impl Births {
     /// Gives a UID to each policy that has none.
     fn name(&mut self, objects: &mut [Object]) {
-        let is_policy = |kind| matches!(kind, Kind::ClusterNetworkPolicy | Kind::NetworkPolicy);
-        let policies = objects.iter_mut().filter(|object| is_policy(object.key.kind));
+        let policies = objects.iter_mut().filter(|object| object.key.kind.is_policy());
         let mut present = BTreeSet::new();
         for object in policies.filter(|object| object.uid.is_empty()) {
-            let birth = self.births.entry(object.key.clone()).or_insert_with(|| Birth {
+            let birth = self.known.entry(object.key.clone()).or_insert_with(|| Birth {
                 again: self.earlier.get(&uid(&object.key, 0)).copied().unwrap_or(0),
                 present: true,
             });
@@ -230,7 +270,7 @@ impl Files {
             object.uid = uid(&object.key, birth.again).into();
             present.insert(object.key.clone());
         }
-        for (key, birth) in &mut self.births {
+        for (key, birth) in &mut self.known {
             birth.present = present.contains(key);
         }
     }
@@ -296,12 +336,12 @@ impl File {
         };
         self.stamp = Some(stamp);
         self.failures.clear();
-        match document::read(&text) {
+        match document::read_placed(&text) {
             // Objects that say the same stay the same, so that what rests on them need not be done again.
             Ok(mut objects) => {
-                for object in &mut objects {
-                    if let Some(known) = self.objects.iter().find(|known| **known == *object) {
-                        *object = known.clone();
+                for placed in &mut objects {
+                    if let Some(known) = self.objects.iter().find(|known| known.object == placed.object) {
+                        placed.object = known.object.clone();
                     }
                 }
                 self.objects = objects;

@@ -141,6 +141,44 @@ fn what_two_files_say_is_taken_from_the_first() {
     assert_eq!(directory.look(), (vec![P.to_owned()], vec![twice.to_owned()]));
 }
 
+/// A policy copied whole with another name: rules are told apart by the UID, so two of one would share their counters.
+#[test]
+fn policies_with_one_uid_are_no_two_policies() {
+    let mut directory = Directory::new();
+    let with_uid =
+        |name: &str, uid: &str| policy(name, "Drop").replace("metadata: {", &format!("metadata: {{uid: {uid}, "));
+    let (p, q) = ("NetworkPolicy mkt/p u".to_owned(), "NetworkPolicy mkt/q u");
+    directory.write("a.yaml", &with_uid("p", "u"));
+    directory.write("b.yaml", &(policy("r", "Drop") + &with_uid("q", "u")));
+    let r = "NetworkPolicy mkt/r file:NetworkPolicy/mkt/r".to_owned();
+    let twin = "b.yaml, document 2, line 11: NetworkPolicy mkt/q has the metadata.uid of NetworkPolicy mkt/p in a.yaml, \
+                which counts; take it out of one of them";
+    for _ in 0..2 {
+        assert_eq!(directory.look(), (vec![p.clone(), r.clone()], vec![twin.to_owned()]));
+    }
+    directory.write("b.yaml", &with_uid("q", "v"));
+    assert_eq!(directory.look(), (vec![p.clone(), q.replace(" u", " v")], vec![]));
+    // In one file: what is good of it holds, as with any fault.
+    directory.write("b.yaml", &(with_uid("r", "v") + &with_uid("q", "v")));
+    let twin = "b.yaml, document 2, line 11: NetworkPolicy mkt/q has the metadata.uid of NetworkPolicy mkt/r; take it out of \
+                one of them; the file's last good state holds";
+    assert_eq!(
+        directory.look(),
+        (vec![p.clone(), q.replace(" u", " v")], vec![twin.to_owned()])
+    );
+    // One that takes a UID which is given by name.
+    directory.write(
+        "b.yaml",
+        &(with_uid("q", "file:NetworkPolicy/mkt/s") + &policy("s", "Drop")),
+    );
+    let (objects, failures) = directory.look();
+    assert_eq!((objects.len(), failures.len()), (2, 1), "{failures:?}");
+    // Other kinds are told apart by their names.
+    let pod = |name: &str| format!("--- {{apiVersion: v1, kind: Pod, metadata: {{name: {name}, uid: u}}}}\n");
+    directory.write("b.yaml", &(pod("a") + &pod("b")));
+    assert_eq!(directory.look().1, [""; 0]);
+}
+
 #[test]
 fn what_cannot_be_read_leaves_what_was_there() {
     let mut directory = Directory::new();

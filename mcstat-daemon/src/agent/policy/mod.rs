@@ -23,8 +23,10 @@ pub struct PolicyObjects {
     pub objects: Vec<Object>,
     /// What could not be taken over; what was good before it still stands in `objects`.
     pub failures: Vec<Failure>,
-    /// Whether the source has been read and has policies to tell of, be it none. What is told without it says that there
-    /// is nothing to judge by: the cluster has no such kinds.
+    /// Whether the source has told anything yet.
+    pub read: bool,
+    /// Whether it has policies to tell of, be it none. What is told without it says that there is nothing to judge by: the
+    /// cluster has no such kinds.
     pub known: bool,
 }
 
@@ -56,6 +58,24 @@ pub enum Failure {
         first: PathBuf,
         /// What both hold.
         object: ObjectKey,
+    },
+    /// The first in the order of file names counts: rules are told apart by the UID of their policy. The Kubernetes API
+    /// gives no UID twice.
+    #[error("{}, document {document}, line {line}: {object} has the metadata.uid of {first} in {}, which counts; take it \
+             out of one of them", .file.display(), .first_file.display())]
+    SameUid {
+        /// The file that has the policy that does not count.
+        file: PathBuf,
+        /// The document, counted from 1.
+        document: usize,
+        /// The line on which it begins.
+        line: usize,
+        /// The policy that does not count.
+        object: ObjectKey,
+        /// The one that does.
+        first: ObjectKey,
+        /// Where that is.
+        first_file: PathBuf,
     },
     /// An object of the Kubernetes API.
     #[error("{kind} {name} is not used as it is now: {reason}; {}",

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::{Failure, PolicyObjects};
 use crate::ledger::verdict::{Kind, Object, ReadError};
 
+/// The kinds without which there is nothing to judge by.
+const POLICIES: [Kind; 2] = [Kind::ClusterNetworkPolicy, Kind::NetworkPolicy];
+
 /// One kind's objects, by namespace and name.
 type Entries = HashMap<(String, String), Entry>;
 
@@ -92,10 +95,8 @@ impl Store {
 
     /// Everything. It is known when every kind is, and when there is any kind of policy at all.
     pub(super) fn objects(&self) -> PolicyObjects {
-        let state = |kind: &Kind| self.0.get(kind).map_or(State::Absent, |watched| watched.state);
-        let listed = |kind: &Kind| state(kind) == State::Listed;
-        let known = self.0.keys().all(|kind| state(kind) != State::Unknown)
-            && [Kind::ClusterNetworkPolicy, Kind::NetworkPolicy].iter().any(listed);
+        let read = self.complete();
+        let known = read && POLICIES.iter().any(|kind| self.state(*kind) == State::Listed);
         let entries = || self.0.values().flat_map(|watched| watched.entries.values());
         let mut objects: Vec<Object> = entries().filter_map(|entry| entry.object.clone()).collect();
         objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -104,13 +105,19 @@ impl Store {
         PolicyObjects {
             objects,
             failures,
+            read,
             known,
         }
     }
 
-    /// Whether every kind was told of, be it as absent.
+    /// Whether every kind was told of, be it as absent. Where there are no policies at all, nobody asks for the rest.
     pub(super) fn complete(&self) -> bool {
-        self.0.values().all(|watched| watched.state != State::Unknown)
+        let told = self.0.values().all(|watched| watched.state != State::Unknown);
+        told || POLICIES.iter().all(|kind| self.state(*kind) == State::Absent)
+    }
+
+    fn state(&self, kind: Kind) -> State {
+        self.0.get(&kind).map_or(State::Absent, |watched| watched.state)
     }
 }
 

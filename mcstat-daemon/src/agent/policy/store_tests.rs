@@ -76,6 +76,27 @@ fn without_any_kind_of_policy_there_is_no_source() {
     assert!(!objects.known && objects.objects.is_empty() && store.complete());
 }
 
+/// What may take long to list, or may not be listed at all, does not matter then.
+#[test]
+fn without_any_kind_of_policy_nothing_else_is_waited_for() {
+    let mut store = Store::new(KINDS);
+    store.absent(Kind::NetworkPolicy);
+    assert!(
+        !store.complete() && !store.objects().read,
+        "the other kind may be there"
+    );
+    store.absent(Kind::ClusterNetworkPolicy);
+    assert!(store.complete());
+    let objects = store.objects();
+    assert_eq!((objects.read, objects.known), (true, false));
+    // The CRDs appear: the first list of one kind is no whole state yet.
+    store.take(Kind::NetworkPolicy, Event::Init);
+    store.take(Kind::NetworkPolicy, Event::InitDone);
+    assert!(!store.complete(), "the tiers may matter");
+    store.absent(Kind::Tier);
+    assert!(store.complete() && store.objects().known);
+}
+
 #[test]
 fn a_bad_object_is_named_and_its_last_good_state_holds() {
     let mut store = listed();

@@ -7,7 +7,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
 
-use crate::{agent::policy::files, api::policy::RuleTrafficStats};
+use crate::{
+    agent::policy::files,
+    api::policy::{RuleTrafficStats, SwitchCount},
+};
 
 /// Lives of one rule that are kept apart. Twice as many as a node tells of: an older one is never told of again, and can be
 /// added to those before it.
@@ -140,13 +143,27 @@ impl Rule {
         self.lives.reserve_exact(1);
         self.lives.insert(place, life);
         if self.lives.len() > LIVES {
-            let oldest = self.lives.remove(0);
+            let oldest = self.take_oldest();
             match (&mut self.past, oldest.counted()) {
                 (Some(past), Some(oldest)) => past.add(&oldest),
                 (None, Some(oldest)) => self.past = Some(Box::new(oldest.into_owned())),
                 (_, None) => {}
             }
         }
+    }
+
+    /// The first of those that have ended. Where the node's clock was set back, the one that goes on may have the earliest
+    /// start, and is told of again.
+    fn take_oldest(&mut self) -> Life {
+        let ended = self.lives.iter().position(|life| life.reported.ended);
+        self.lives.remove(ended.unwrap_or(0))
+    }
+
+    /// What the node's switch counts for it; outermost `None` where it is for no Pod of the node any more.
+    fn switch(&self) -> Option<Option<SwitchCount>> {
+        let mut lives = self.lives.iter().rev();
+        let alive = lives.find(|life| !life.reported.ended && life.counted().is_some())?;
+        Some(alive.reported.switch)
     }
 
     /// The lives, what the newest does last.
@@ -169,30 +186,49 @@ impl Life {
     }
 }
 
-/// The rules by name, each the sum over these shares. What a switch counts for a rule is of one node, so it is told only if
-/// there is no other.
-pub(super) fn sum<'a>(shares: impl ExactSizeIterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
-    let alone = shares.len() == 1;
+/// The rules by name, each the sum over these shares. What the switches count is told where those of all nodes that the rule
+/// is for tell it.
+pub(super) fn sum<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<RuleTrafficStats> {
     let mut sums: BTreeMap<&str, (RuleTrafficStats, Timestamp)> = BTreeMap::new();
+    let mut switches: BTreeMap<&str, Option<SwitchCount>> = BTreeMap::new();
     for rule in shares.flat_map(|share| &share.rules) {
+        if let Some(counted) = rule.switch() {
+            switches
+                .entry(&rule.name)
+                .and_modify(|sum| *sum = both(*sum, counted))
+                .or_insert(counted);
+        }
         for life in rule.counted() {
             let began = life.start_time;
-            let switch = life.switch.filter(|_| alone);
             match sums.get_mut(&*rule.name) {
                 None => {
                     let mut first = life.into_owned();
                     // One that ended here is none that ended everywhere.
-                    (first.ended, first.switch) = (false, switch);
+                    first.ended = false;
                     sums.insert(&rule.name, (first, began));
                 }
                 Some((sum, newest)) => {
                     if began >= *newest {
-                        (sum.action, sum.switch, *newest) = (life.action, switch, began);
+                        (sum.action, *newest) = (life.action, began);
                     }
                     sum.add(&life);
                 }
             }
         }
     }
-    sums.into_values().map(|(sum, _)| sum).collect()
+    let with_switch = |(name, (sum, _)): (&str, (RuleTrafficStats, Timestamp))| RuleTrafficStats {
+        switch: switches.get(name).copied().flatten(),
+        ..sum
+    };
+    sums.into_iter().map(with_switch).collect()
 }
+
+fn both(one: Option<SwitchCount>, other: Option<SwitchCount>) -> Option<SwitchCount> {
+    let (mut sum, other) = one.zip(other)?;
+    sum.add(other);
+    Some(sum)
+}
+
+#[cfg(test)]
+#[path = "share_tests.rs"]
+mod tests;

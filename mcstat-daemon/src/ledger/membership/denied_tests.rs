@@ -243,3 +243,85 @@ fn the_rules_that_denied_last_are_kept() {
     let expected: Vec<_> = (6..=20).chain([5]).map(|n| format!("r{n:02}")).collect();
     assert_eq!(kept, expected);
 }
+
+/// A ledger that was told what an earlier one knew of denials.
+fn restarted() -> Memberships {
+    let mut before = Memberships::default();
+    tick(&mut before, 0, Some(&deny()), Some(&[GROUP]), &[JOIN]);
+    let denials: Denials = before.denials().map(|(key, rule)| (key, rule.clone())).collect();
+    assert_eq!(denials.keys().collect::<Vec<_>>(), [&(1, GROUP.parse().unwrap())]);
+    let mut all = Memberships::default();
+    all.restore(denials);
+    all
+}
+
+#[test]
+fn over_a_restart_it_stands_until_a_report_is_allowed() {
+    let mut all = restarted();
+    let allow = rules("", ENFORCED);
+    for (seconds, policy) in [(10, None), (11, Some(&deny())), (12, Some(&allow))] {
+        let still = tick(&mut all, seconds, policy, Some(&[GROUP]), &[]);
+        assert_eq!(told(still), denied_by("no-1"), "second {seconds}");
+        assert_eq!(all.denials().count(), 1);
+    }
+    assert_eq!(
+        told(tick(&mut all, 13, Some(&allow), Some(&[GROUP]), &[ANSWER])),
+        JOINED
+    );
+    assert_eq!(all.denials().count(), 0);
+}
+
+/// What was reported while nobody knew the policies was allowed by none.
+#[test]
+fn a_report_before_policies_are_known_ends_nothing() {
+    let mut all = restarted();
+    let mut early = snapshot(10, 1, &[ANSWER]);
+    early.policy_awaited = true;
+    early.namespaces.push(kernel(1, &[GROUP]));
+    all.update(&early);
+    assert_eq!(told(of(&all, GROUP)), denied_by("no-1"));
+    let mut later = snapshot(11, 1, &[ANSWER]);
+    later.namespaces.push(kernel(1, &[GROUP]));
+    all.update(&later);
+    assert_eq!(told(of(&all, GROUP)), JOINED, "without a source nothing is denied");
+}
+
+#[test]
+fn over_a_restart_it_ends_with_the_membership() {
+    // Left while no agent ran.
+    let mut all = restarted();
+    assert_eq!(tick(&mut all, 10, Some(&deny()), Some(&[]), &[]), None);
+    assert_eq!(all.denials().count(), 0);
+    assert_eq!(
+        told(tick(&mut all, 11, Some(&deny()), Some(&[GROUP]), &[])),
+        JOINED,
+        "joined anew"
+    );
+    // Its port is gone.
+    let mut all = restarted();
+    all.update(&snapshot(10, 0, &[]));
+    assert_eq!(all.denials().count(), 0);
+    all.update(&snapshot(11, 1, &[]));
+    assert_eq!(all.denials().count(), 0);
+}
+
+/// As long as neither witness has spoken nothing is known, and nothing is forgotten.
+#[test]
+fn over_a_restart_it_waits_for_a_witness() {
+    let mut all = restarted();
+    let deny = deny();
+    assert_eq!(tick(&mut all, 10, Some(&deny), None, &[]), None);
+    assert_eq!(all.denials().count(), 1);
+    assert_eq!(
+        told(tick(&mut all, 11, Some(&deny), Some(&[GROUP]), &[])),
+        denied_by("no-1")
+    );
+    let mut all = restarted();
+    let allow = rules("", ENFORCED);
+    assert_eq!(
+        told(tick(&mut all, 10, Some(&allow), None, &[JOIN])),
+        JOINED,
+        "and allowed"
+    );
+    assert_eq!(all.denials().count(), 0);
+}

@@ -12,9 +12,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    KernelTable, after,
+    after,
     filter::{Filter, Intervals},
     judged::Judged,
+    kernel::KernelTable,
     querier::{Queriers, Query, Timers},
     statement::{Statement, statements, unacceptable},
 };

@@ -146,6 +146,16 @@ impl Member {
         }
     }
 
+    /// An earlier process knew that the last report was denied.
+    pub(super) fn restore(&mut self, denier: RuleReference) {
+        self.denied = Some(denier);
+    }
+
+    /// The rule that denied the last report.
+    pub(super) fn denied(&self) -> Option<&RuleReference> {
+        self.denied.as_ref()
+    }
+
     fn apart_now(
         &self,
         group: IpAddr,

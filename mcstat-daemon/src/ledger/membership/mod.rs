@@ -14,6 +14,7 @@
 mod denied_tests;
 mod filter;
 mod judged;
+mod kernel;
 mod link;
 mod member;
 #[cfg(test)]
@@ -33,13 +34,15 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) use self::member::GRACE;
 use self::{
     judged::Deniers,
+    kernel::KernelTable,
     link::Link,
     member::{Circumstances, Evidence, Member},
 };
 use super::{
+    Denials,
     growth::Growth,
     judge::Judge,
-    snapshot::{Direction, KernelGroup, NamespaceReading, PodRef, PortReading, Snapshot},
+    snapshot::{Direction, NamespaceReading, PodRef, PortReading, Snapshot},
     verdict::PodName,
 };
 use crate::api::{
@@ -61,6 +64,8 @@ pub(super) fn after(then: Timestamp, later: SignedDuration) -> Timestamp {
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     ports: BTreeMap<u32, Port>,
+    /// Denials of an earlier process, of ports that have not been seen yet.
+    restored: Denials,
     /// Messages that the ring buffer lost, and when that number grew last: they may have been anybody's.
     lost: Growth,
 }
@@ -74,6 +79,8 @@ pub(super) struct Port {
     watched: Timestamp,
     link: Link,
     members: BTreeMap<IpAddr, Member>,
+    /// Denials of an earlier process, of groups of which nothing has been heard yet.
+    restored: BTreeMap<IpAddr, RuleReference>,
     /// What the Pod's kernel has on this interface; `None` while it is not known.
     kernel: Option<KernelTable>,
     /// Whether it was unknown at the tick before.
@@ -87,15 +94,6 @@ pub(super) struct Port {
     served: BTreeMap<IpAddr, Membership>,
 }
 
-/// The groups that a kernel has joined on one interface, as far as they are kept.
-#[derive(Debug)]
-struct KernelTable {
-    /// Sorted by address.
-    groups: Vec<KernelGroup>,
-    /// Groups beyond [`link::MAX_GROUPS`]: what is not among those kept is then unknown.
-    beyond: u64,
-}
-
 impl Memberships {
     /// Takes in what the snapshot holds; afterwards everything is as of its time.
     pub(super) fn update(&mut self, snapshot: &Snapshot) {
@@ -107,6 +105,12 @@ impl Memberships {
             .iter()
             .map(|reading| (&reading.pod, reading))
             .collect();
+        for ((id, group), rule) in std::mem::take(&mut self.restored) {
+            if let Some(reading) = snapshot.ports.iter().find(|reading| reading.id == id) {
+                let port = self.ports.entry(id).or_insert_with(|| Port::new(reading, now));
+                port.restored.insert(group, rule);
+            }
+        }
         for reading in &snapshot.ports {
             let port = self.ports.entry(reading.id).or_insert_with(|| Port::new(reading, now));
             port.look(reading, kernels.get(&reading.pod).copied());
@@ -123,6 +127,21 @@ impl Memberships {
                 port.update(reading, snapshot, self.lost.grew());
             }
         }
+    }
+
+    /// What an earlier process knew of denials.
+    pub(super) fn restore(&mut self, denials: Denials) {
+        self.restored = denials;
+    }
+
+    /// The rules that denied the last reports, by port and group.
+    pub(super) fn denials(&self) -> impl Iterator<Item = ((u32, IpAddr), &RuleReference)> {
+        self.ports.iter().flat_map(|(id, port)| {
+            let members = port.members.iter();
+            let members = members.filter_map(|(group, member)| Some((*group, member.denied()?)));
+            let restored = port.restored.iter().map(|(group, rule)| (*group, rule));
+            members.chain(restored).map(|(group, rule)| ((*id, group), rule))
+        })
     }
 
     /// One interface.
@@ -171,6 +190,7 @@ impl Port {
             watched: now,
             link: Link::default(),
             members: BTreeMap::new(),
+            restored: BTreeMap::new(),
             kernel: None,
             first_look: true,
             deniers: Deniers::default(),
@@ -215,6 +235,9 @@ impl Port {
             )
             .copied()
             .collect();
+        let kernel = self.kernel.as_ref();
+        self.restored
+            .retain(|group, _| kernel.is_none_or(|kernel| kernel.says(*group) != Some(None)));
         self.served.clear();
         for group in groups {
             let evidence = Evidence {
@@ -227,7 +250,13 @@ impl Port {
                 .entry(group)
                 .or_insert_with(|| Member::new(&evidence, &circumstances));
             member.update(group, &evidence, &self.link, &circumstances);
-            let verdict = judged.groups.get(&group).copied();
+            if member.is_joined()
+                && let Some(rule) = self.restored.remove(&group)
+            {
+                member.restore(rule);
+            }
+            // Before policies are known, a report is not allowed by them.
+            let verdict = judged.groups.get(&group).filter(|_| !snapshot.policy_awaited).copied();
             member.judged(verdict.map(|denier| denier.and_then(|slot| judge.rule(slot))), now);
             if let Some(membership) = member.served(&evidence, &self.link, now) {
                 self.served.insert(group, membership);
@@ -309,36 +338,6 @@ impl Port {
     /// Messages that changed nothing, by reason.
     pub(super) fn ignored(&self) -> &BTreeMap<&'static str, u64> {
         &self.link.ignored
-    }
-}
-
-impl KernelTable {
-    /// What the namespace says of an interface. Most often it is what it said before, which is then kept.
-    fn of(namespace: &NamespaceReading, interface: &str, before: Option<Self>) -> Self {
-        let found = namespace.interfaces.iter().find(|found| found.name == interface);
-        let all = found.map(|found| found.groups.as_slice()).unwrap_or_default();
-        let kept = all.get(..link::MAX_GROUPS).unwrap_or(all);
-        let beyond = all.len().saturating_sub(kept.len()) as u64;
-        match before {
-            Some(before) if before.groups == kept => Self { beyond, ..before },
-            _ => {
-                let mut groups = kept.to_vec();
-                groups.sort_by_key(|joined| joined.group);
-                Self { groups, beyond }
-            }
-        }
-    }
-
-    /// Whether it has joined.
-    fn has(&self, group: IpAddr) -> bool {
-        self.groups.binary_search_by_key(&group, |joined| joined.group).is_ok()
-    }
-
-    /// `Some(None)`: it is no member. `None`: it does not say.
-    fn says(&self, group: IpAddr) -> Option<Option<&KernelGroup>> {
-        let index = self.groups.binary_search_by_key(&group, |joined| joined.group);
-        let found = index.ok().and_then(|index| self.groups.get(index));
-        (found.is_some() || self.beyond == 0).then_some(found)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Antrea's flows carry a number and no name, so rules are told by what they match. Rules that match the same cannot be told
 //! apart, nor can those that differ in their ports alone: these are compared as a sum. Rules on IGMP reports have no flow; of queries
-//! the veths count nothing, since a denied one never reaches them.
+//! the veths count nothing, since a denied one never reaches them: their one flow is handed on, to be counted.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use std::{
 
 use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY};
 
-use super::{Action, PolicyReading, RuleReading};
+use super::{Action, PolicyReading, RuleReading, queries::Flow};
 use crate::{
     api::policy::{Count, SwitchCount, SwitchMatch},
     ledger::{
@@ -39,13 +39,23 @@ struct Matched {
 struct Together {
     flows: Count,
     conjunctions: u32,
+    last: Option<Flow>,
     wire: Count,
     rules: Vec<usize>,
 }
 
-/// Of each rule of the reading what the switch counts; `None` for rules on IGMP reports, and for all without the table.
-pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<SwitchCount>> {
-    let mut counts = vec![None; policy.rules.len()];
+/// What the switch counts for one rule.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    /// Beside the rule's own number. `None` for rules on IGMP reports, and for all without the table.
+    pub(super) count: Option<SwitchCount>,
+    /// Of a rule on queries, the flow that is its and no other's.
+    pub(super) flow: Option<Flow>,
+}
+
+/// Of each rule of the reading what the switch counts.
+pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Found> {
+    let mut counts = vec![Found::default(); policy.rules.len()];
     let SwitchReading::Read(account) = &snapshot.switch else {
         return counts;
     };
@@ -75,34 +85,42 @@ pub(super) fn counts(policy: &PolicyReading, snapshot: &Snapshot) -> Vec<Option<
     ];
     let flows = sides.into_iter().flat_map(|(direction, rules, metrics)| {
         let rules = interfaces.of_switch(direction, rules);
-        rules.map(move |(matched, verdict, id)| {
-            (
-                matched,
-                metrics.as_ref().and_then(|metrics| metrics.get(&(id, verdict))),
-            )
+        rules.filter_map(move |(matched, verdict, conjunction)| {
+            let count = *metrics.as_ref()?.get(&(conjunction, verdict))?;
+            let flow = Flow {
+                conjunction,
+                verdict,
+                count,
+            };
+            Some((matched, flow))
         })
     });
     for (matched, flow) in flows {
-        if let (Some(entry), Some(flow)) = (together.get_mut(&matched), flow) {
-            entry.flows.add(flow.packets, flow.bytes);
+        if let Some(entry) = together.get_mut(&matched) {
+            entry.flows.add(flow.count.packets, flow.count.bytes);
             entry.conjunctions += 1;
+            entry.last = Some(flow);
         }
     }
-    for entry in together.into_values() {
+    for (about, entry) in together {
         let matched = match (entry.conjunctions, entry.rules.len()) {
             (0, _) => SwitchMatch::None,
             (1, 1) => SwitchMatch::Unique,
             _ => SwitchMatch::Ambiguous,
         };
-        let found = SwitchCount {
-            matched,
-            flows: (matched != SwitchMatch::None).then_some(entry.flows),
-            wire: entry.wire,
-            rules: u32::try_from(entry.rules.len()).unwrap_or(u32::MAX),
+        let of_queries = about.direction == Direction::Inbound && matched == SwitchMatch::Unique;
+        let found = Found {
+            count: Some(SwitchCount {
+                matched,
+                flows: (matched != SwitchMatch::None).then_some(entry.flows),
+                wire: entry.wire,
+                rules: u32::try_from(entry.rules.len()).unwrap_or(u32::MAX),
+            }),
+            flow: entry.last.filter(|_| of_queries),
         };
         for place in entry.rules {
             if let Some(count) = counts.get_mut(place) {
-                *count = Some(found);
+                *count = found;
             }
         }
     }

@@ -78,6 +78,7 @@ fn reading(policies: Vec<Object>, rules: Vec<Rule>) -> (PolicyReading, Snapshot)
         message_bytes: 0,
         records: 0,
         would_drop: WouldDrop::default(),
+        flow: None,
     };
     let policy = PolicyReading {
         rules: (1..).zip(&order).map(counted).collect(),
@@ -117,7 +118,11 @@ fn reading(policies: Vec<Object>, rules: Vec<Rule>) -> (PolicyReading, Snapshot)
 /// What the switch counts for each policy's rule.
 fn compared(policies: Vec<Object>, rules: Vec<Rule>) -> Vec<Option<SwitchCount>> {
     let (policy, taken) = reading(policies, rules);
-    counts(&policy, &taken)
+    told(&policy, &taken)
+}
+
+fn told(policy: &PolicyReading, taken: &Snapshot) -> Vec<Option<SwitchCount>> {
+    counts(policy, taken).into_iter().map(|found| found.count).collect()
 }
 
 fn found(matched: SwitchMatch, switch: u64, wire: u64, rules: u32) -> Option<SwitchCount> {
@@ -260,13 +265,13 @@ fn a_rule_on_reports_has_no_flow() {
 fn without_a_switch_that_counts_rules_nothing_is_said() {
     let policies = vec![policy("a", &[1], "Drop", to("225.1.1.1/32", &[]))];
     let (policy, mut taken) = reading(policies, vec![rule(1, &["10.0.0.1"], &["225.1.1.1"], Verdict::Drop)]);
-    assert_eq!(counts(&policy, &taken), [found(SwitchMatch::Unique, 100, 1, 1)]);
+    assert_eq!(told(&policy, &taken), [found(SwitchMatch::Unique, 100, 1, 1)]);
     if let SwitchReading::Read(account) = &mut taken.switch {
         account.switch.egress = None;
     }
-    assert_eq!(counts(&policy, &taken), [None]);
+    assert_eq!(told(&policy, &taken), [None]);
     taken.switch = SwitchReading::Away { since: at(0) };
-    assert_eq!(counts(&policy, &taken), [None]);
+    assert_eq!(told(&policy, &taken), [None]);
     taken.switch = SwitchReading::None;
-    assert_eq!(counts(&policy, &taken), [None]);
+    assert_eq!(told(&policy, &taken), [None]);
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use mcstat_common::control::ControlCounts;
 use serde::{Deserialize, Serialize};
 
-pub use self::policy::{Enforced, KnownPolicy, PolicyReading, ReportVerdicts, RuleReading, WouldDrop};
+pub use self::policy::{Enforced, KnownPolicy, PolicyReading, ReportVerdicts, RuleFlow, RuleReading, WouldDrop};
 use super::switch::Switch;
 use crate::{
     api::stats::FilterMode,
@@ -51,6 +51,9 @@ pub struct Snapshot {
     /// What the policies say; `None` without a policy source: then nothing is judged.
     #[serde(skip)]
     pub policy: Option<PolicyReading>,
+    /// There is no [`policy`](Self::policy) yet, since its source has told nothing: what an earlier run judged by goes on.
+    #[serde(skip)]
+    pub policy_awaited: bool,
     /// When each port's programs were last found to be off, by [`PortReading::id`]: packets passed uncounted before.
     #[serde(skip)]
     pub detached: BTreeMap<u32, Timestamp>,

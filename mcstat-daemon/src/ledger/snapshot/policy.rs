@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Traffic;
-use crate::ledger::verdict::{ObjectKey, Reach, RuleRow, Tables};
+use crate::ledger::{
+    switch::Verdict,
+    verdict::{ObjectKey, Reach, RuleRow, Tables},
+};
 
 /// The policies in force, and what their rules have decided.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,7 +18,7 @@ pub struct PolicyReading {
     pub tables: Arc<Tables>,
     /// Every policy, also one that is for no Pod of this node or has no rules for multicast: what is not here, and has no rule
     /// below, does not exist.
-    pub policies: Vec<KnownPolicy>,
+    pub policies: Arc<[KnownPolicy]>,
     /// Every rule that is for any Pod of this node, sorted by slot. One that is retired may stand here once more, with its
     /// last counts.
     pub rules: Vec<RuleReading>,
@@ -60,7 +63,8 @@ pub struct RuleReading {
     pub start: Timestamp,
     /// Data that it decided: admitted by an Allow rule, denied by a Drop rule that is enforced.
     pub data: Traffic,
-    /// IGMP messages in which it decided at least one record (a Drop rule: enforced ones only).
+    /// IGMP messages in which it decided at least one record (a Drop rule: enforced ones only). Of a rule on queries, those
+    /// that the ledger has had written down ([`Ledger::queried`](crate::ledger::Ledger::queried)).
     pub messages: u64,
     /// Their frames, once each, in bytes.
     pub message_bytes: u64,
@@ -68,6 +72,21 @@ pub struct RuleReading {
     pub records: u64,
     /// What a Drop rule denied and nobody enforces.
     pub would_drop: WouldDrop,
+    /// Of a rule on queries, the switch's flow as it was written down with them.
+    pub flow: Option<RuleFlow>,
+}
+
+/// A flow of the switch that counts for one rule on IGMP queries, and what it had counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleFlow {
+    /// The rule's number there.
+    pub conjunction: u32,
+    /// What it does.
+    pub verdict: Verdict,
+    /// Queries, once for each Pod that they were for.
+    pub packets: u64,
+    /// Their frames.
+    pub bytes: u64,
 }
 
 /// Denied and not enforced.

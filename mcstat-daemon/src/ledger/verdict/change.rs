@@ -65,6 +65,8 @@ pub struct PolicySet {
     pub id: u16,
     /// What goes into the trie; sorted, keys unique.
     pub entries: Vec<(PolicyKey, PolicyValue)>,
+    /// The same for queries to the Pod, which no program looks up and the trie does not hold.
+    pub queries: Vec<(PolicyKey, PolicyValue)>,
     /// Bit n: there are entries in space n. A look-up in any other space finds nothing.
     pub spaces: u8,
     /// The port lists that the entries name; each once.
@@ -80,21 +82,56 @@ pub struct Stored {
     pub rules: Vec<RuleRow>,
     /// Sets that judge.
     pub sets: Vec<Arc<PolicySet>>,
-    /// Port lists.
-    pub lists: Vec<u16>,
+    /// Port lists that are not empty.
+    pub lists: Vec<(u16, PortList)>,
+}
+
+impl Stored {
+    /// Takes out the set that says the same as these entries, whose keys may be of another set; its id.
+    pub(super) fn take_set(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Option<u16> {
+        if self.sets.is_empty() {
+            return None;
+        }
+        let mut entries = entries.to_vec();
+        entries.sort_unstable();
+        let same = |set: &Arc<PolicySet>| {
+            let pairs = set.entries.iter().zip(&entries);
+            set.entries.len() == entries.len()
+                && pairs
+                    .into_iter()
+                    .all(|((key, value), (like, of))| *key == in_set(*like, set.id) && value == of)
+        };
+        let position = self.sets.iter().position(same)?;
+        Some(self.sets.remove(position).id)
+    }
+}
+
+/// The same prefix in another set.
+pub(super) fn in_set(key: PolicyKey, set: u16) -> PolicyKey {
+    let scope = u32::from_be(key.scope) & 0xffff | u32::from(set) << 16;
+    PolicyKey {
+        scope: scope.to_be(),
+        ..key
+    }
 }
 
 impl PolicySet {
-    /// A set of rules that match nothing here.
+    /// A set without anything in it.
     #[must_use]
     pub fn empty(id: u16) -> Self {
         Self {
             id,
             entries: Vec::new(),
+            queries: Vec::new(),
             spaces: 0,
             lists: Vec::new(),
             refused: Vec::new(),
         }
+    }
+
+    /// What lies in the trie, and what does not.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PolicyKey, PolicyValue)> {
+        self.entries.iter().chain(&self.queries).copied()
     }
 }
 
@@ -125,4 +162,6 @@ pub struct Change {
     pub retired: Retired,
     /// What is not judged as it is written: all there is, not only what is new.
     pub problems: Vec<Problem>,
+    /// Policies are left out only because what is retired is in their way: compile again once it is released.
+    pub again: bool,
 }

@@ -65,6 +65,8 @@ pub(super) struct GroupSpec {
     pub(super) ip_blocks: Vec<IpBlock>,
     #[serde(deserialize_with = "nullable")]
     pub(super) child_groups: Vec<String>,
+    pub(super) service_reference: Option<IgnoredAny>,
+    pub(super) external_entity_selector: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -39,12 +39,21 @@ struct Mark {
 /// What holds at a boundary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Held {
-    /// Rules that ask for ports: position, range.
-    by_port: Vec<(usize, (u16, u16))>,
+    /// Rules that ask for ports: position, and for which.
+    by_port: Vec<(usize, Range)>,
     /// Those beyond [`PORT_RULES`]: their positions.
     excess: Vec<usize>,
     /// The first rule that does not ask for ports.
     any: Option<usize>,
+}
+
+/// UDP ports that a rule asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    first: u16,
+    last: u16,
+    /// UDP as a whole: later fragments too.
+    whole: bool,
 }
 
 struct Boundary {
@@ -112,7 +121,7 @@ fn marks(rules: &[(u16, &Content)]) -> Vec<Mark> {
     let mut marks = Vec::with_capacity(rules.len());
     let mut block = 0;
     for (rule, (_, content)) in rules.iter().enumerate() {
-        if matches!(&content.ports, Ports::Udp(ranges) if ranges.is_empty()) {
+        if content.ports.is_none() {
             continue;
         }
         for Term {
@@ -189,28 +198,30 @@ fn reduce(rules: &[(u16, &Content)], positions: impl Iterator<Item = usize>) -> 
         if last.replace(position) == Some(position) {
             continue;
         }
-        match rules.get(position).map(|(_, content)| &content.ports) {
-            None => {}
+        let ports = rules.get(position).map(|(_, content)| &content.ports);
+        let ranges: &[(u16, u16)] = match ports {
+            None => continue,
             Some(Ports::Any) => {
                 held.any = Some(position);
                 break;
             }
-            Some(Ports::Udp(_)) if all_udp => {}
-            Some(Ports::Udp(ranges)) => {
-                for range in ranges {
-                    // Ranges that together hold every port do not hold later fragments; UDP without a port does.
-                    if *range != Ports::ALL && is_covered(*range, &reached) {
-                        continue;
-                    }
-                    if held.by_port.len() == PORT_RULES {
-                        held.excess.push(position);
-                        break;
-                    }
-                    held.by_port.push((position, *range));
-                    add(&mut reached, *range);
-                    all_udp = *range == Ports::ALL;
-                }
+            Some(_) if all_udp => continue,
+            Some(Ports::AnyUdp) => &[(0, u16::MAX)],
+            Some(Ports::Udp(ranges)) => ranges,
+        };
+        let whole = ports == Some(&Ports::AnyUdp);
+        for (first, last) in ranges.iter().copied() {
+            // Ranges that together hold every port do not hold later fragments; UDP without a port does.
+            if !whole && is_covered((first, last), &reached) {
+                continue;
             }
+            if held.by_port.len() == PORT_RULES {
+                held.excess.push(position);
+                break;
+            }
+            held.by_port.push((position, Range { first, last, whole }));
+            add(&mut reached, (first, last));
+            all_udp |= whole;
         }
     }
     held
@@ -236,11 +247,11 @@ fn add(ranges: &mut Vec<(u16, u16)>, range: (u16, u16)) {
     ranges.sort_unstable();
 }
 
-fn port_rule(rules: &[(u16, &Content)], (position, (first, last)): (usize, (u16, u16))) -> PortRule {
+fn port_rule(rules: &[(u16, &Content)], (position, range): (usize, Range)) -> PortRule {
     PortRule {
-        first,
-        last,
+        first: range.first,
+        last: range.last,
         decision: rules.get(position).map_or(0, |(decision, _)| *decision),
-        flags: if (first, last) == Ports::ALL { PORT_ANY_UDP } else { 0 },
+        flags: if range.whole { PORT_ANY_UDP } else { 0 },
     }
 }

@@ -22,8 +22,10 @@ mod reach;
 mod read;
 mod read_rule;
 mod resolve;
+mod room;
 mod select;
 mod selector;
+mod state;
 mod tables;
 #[cfg(test)]
 mod tests;

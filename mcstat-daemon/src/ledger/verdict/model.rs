@@ -45,6 +45,12 @@ impl PodName {
     }
 }
 
+impl std::fmt::Display for PodName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// Every object, once. What it shares with the model before costs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Model {

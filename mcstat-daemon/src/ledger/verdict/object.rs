@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{
     prefix::Block,
+    problem::GroupFault,
     selector::{LabelSelector, Labels},
 };
 
@@ -125,13 +126,17 @@ pub enum Subject {
 pub enum Ports {
     /// Any protocol and port.
     Any,
-    /// UDP to one of these ranges of destination ports: sorted, apart from each other, maybe none at all.
+    /// UDP without a port: later fragments too, whose ports lie in another packet.
+    AnyUdp,
+    /// UDP to one of these ranges of destination ports, be they all there are: sorted, apart from each other, maybe none.
     Udp(Vec<(u16, u16)>),
 }
 
 impl Ports {
-    /// The one range of a rule that names UDP and no port.
-    pub const ALL: (u16, u16) = (0, u16::MAX);
+    /// Whether no packet fits.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::Udp(ranges) if ranges.is_empty())
+    }
 }
 
 /// IGMP messages that a rule matches.
@@ -194,6 +199,8 @@ pub struct Group {
     pub blocks: Vec<Block>,
     /// Groups that belong to it, with no children of their own.
     pub children: Vec<Arc<str>>,
+    /// Why it selects nothing here, although it asks for something.
+    pub fault: Option<GroupFault>,
 }
 
 /// What selectors see of a Pod.
@@ -285,6 +292,16 @@ pub enum Reason {
     /// Not judged here.
     #[error("sourcePort is not judged for multicast; only destination ports are")]
     SourcePort,
+    /// The maps hold names as text of a bounded length: cut, they would tell nothing apart.
+    #[error("{what} has {bytes} bytes; it has at most {most}, and no NUL among them")]
+    Name {
+        /// Which name.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        most: usize,
+    },
     /// Names must tell rules apart.
     #[error("two rules have this name; names are unique within a policy")]
     SameName,

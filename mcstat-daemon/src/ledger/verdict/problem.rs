@@ -43,7 +43,9 @@ pub enum Problem {
         pods: usize,
     },
     /// The maps are too small for all policies; the one that asks for most is not judged.
-    #[error("{policy}: no room for its {room}; the policy is not judged on this node")]
+    #[error(
+        "{policy}: no room for its {room}; the policy is not judged on this node: raise maps.memoryMiB, or make it smaller"
+    )]
     Room {
         /// The policy.
         policy: ObjectKey,
@@ -61,6 +63,12 @@ pub enum GroupFault {
     /// A NetworkPolicy must stay in its namespace.
     #[error("has a namespaceSelector; a NetworkPolicy cannot be applied to it")]
     OtherNamespaces,
+    /// Services and their endpoints are not read.
+    #[error("has a serviceReference, which is not looked up; it selects nothing")]
+    Service,
+    /// These are no Pods.
+    #[error("has an externalEntitySelector, and external entities are not judged; it selects nothing")]
+    ExternalEntities,
 }
 
 /// What the maps can run out of.

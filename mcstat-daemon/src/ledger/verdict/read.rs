@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use mcstat_common::abi::{RULE_BYTES, RULE_NAMESPACE_BYTES, RULE_POLICY_BYTES, RULE_UID_BYTES};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
@@ -9,6 +10,7 @@ use super::{
     document::{self, Document, GroupSpec, Header, Labelled, Metadata, PolicySpec, TierSpec},
     object::{AppliedTo, Content, Group, Kind, Object, ObjectKey, Pod, PodSelector, Policy, Reason, Refusal, Rule},
     prefix::{Block, Cidr, parse_except},
+    problem::GroupFault,
     read_rule,
 };
 
@@ -54,6 +56,12 @@ impl Kind {
         }
     }
 
+    /// Whether it is one of the two kinds of policies.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::ClusterNetworkPolicy | Self::NetworkPolicy)
+    }
+
     fn is_namespaced(self) -> bool {
         matches!(self, Self::NetworkPolicy | Self::Group | Self::Pod)
     }
@@ -72,7 +80,8 @@ impl Object {
             Kind::ClusterNetworkPolicy | Kind::NetworkPolicy => {
                 let document = Document::<PolicySpec>::deserialize(document).map_err(ReadError::Malformed)?;
                 let key = key(kind, &document.metadata);
-                let policy = policy(&key, document.spec).map_err(ReadError::Refused)?;
+                let uid = document.metadata.uid.as_deref().unwrap_or_default();
+                let policy = policy(&key, uid, document.spec).map_err(ReadError::Refused)?;
                 Ok(Self::new(key, document.metadata, Content::Policy(Arc::new(policy))))
             }
             Kind::Tier => {
@@ -137,7 +146,7 @@ fn labelled(kind: Kind, mut document: Labelled) -> Object {
     Object::new(key, document.metadata, content)
 }
 
-fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
+fn policy(key: &ObjectKey, uid: &str, spec: PolicySpec) -> Result<Policy, Refusal> {
     let lists = spec.ingress.iter().chain(&spec.egress);
     let own = lists.filter(|rule| !rule.applied_to.is_empty()).count();
     let all = spec.ingress.len() + spec.egress.len();
@@ -154,6 +163,7 @@ fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
                 twice = Some(Arc::clone(&name));
             }
             if let Some(found) = read_rule::subject(&rule, direction == "egress").map_err(refused)? {
+                check_name("the name of the rule", &name, RULE_BYTES).map_err(refused)?;
                 let list = applied_to(key, rule.applied_to).map_err(refused)?;
                 rules.push(Rule {
                     name,
@@ -175,6 +185,9 @@ fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
     if !rules.is_empty() && spec.priority.is_none() {
         return Err(refusal(key, None, Reason::NoPriority));
     }
+    if !rules.is_empty() {
+        check_names(key, uid).map_err(|reason| refusal(key, None, reason))?;
+    }
     // The entries of a policy without rules for multicast are not looked at: it is nobody's business here.
     let list = if rules.is_empty() { Vec::new() } else { spec.applied_to };
     Ok(Policy {
@@ -183,6 +196,22 @@ fn policy(key: &ObjectKey, spec: PolicySpec) -> Result<Policy, Refusal> {
         applied_to: applied_to(key, list).map_err(|reason| refusal(key, None, reason))?,
         rules,
     })
+}
+
+/// Kubernetes takes no longer names of objects; a file may have them.
+fn check_names(key: &ObjectKey, uid: &str) -> Result<(), Reason> {
+    check_name("metadata.namespace", &key.namespace, RULE_NAMESPACE_BYTES)?;
+    check_name("metadata.name", &key.name, RULE_POLICY_BYTES)?;
+    check_name("metadata.uid", uid, RULE_UID_BYTES)
+}
+
+/// Whether a name fits into a field of the maps that ends with a NUL.
+fn check_name(what: &'static str, name: &str, field: usize) -> Result<(), Reason> {
+    let (bytes, most) = (name.len(), field - 1);
+    if bytes <= most && !name.contains('\0') {
+        return Ok(());
+    }
+    Err(Reason::Name { what, bytes, most })
 }
 
 fn applied_to(key: &ObjectKey, entries: Vec<document::AppliedTo>) -> Result<Arc<[AppliedTo]>, Reason> {
@@ -235,6 +264,8 @@ fn applied_to_entry(kind: Kind, entry: document::AppliedTo) -> Result<AppliedTo,
 fn group(spec: GroupSpec) -> Result<Group, Reason> {
     let blocks = spec.ip_block.iter().chain(&spec.ip_blocks);
     let asks = spec.pod_selector.is_some() || spec.namespace_selector.is_some();
+    let service = spec.service_reference.map(|_| GroupFault::Service);
+    let external = spec.external_entity_selector.map(|_| GroupFault::ExternalEntities);
     Ok(Group {
         blocks: multicast_blocks(blocks)?.blocks,
         pods: asks.then_some(PodSelector {
@@ -242,6 +273,7 @@ fn group(spec: GroupSpec) -> Result<Group, Reason> {
             namespace: spec.namespace_selector,
         }),
         children: spec.child_groups.into_iter().map(Into::into).collect(),
+        fault: service.or(external),
     })
 }
 

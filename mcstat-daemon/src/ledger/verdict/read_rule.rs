@@ -149,26 +149,32 @@ fn ports(rule: &document::Rule) -> Result<Ports, Reason> {
         return Ok(Ports::Any);
     }
     let mut ranges = Vec::new();
+    let mut whole = false;
     for port in &rule.ports {
         if port.source_port.is_some() {
             return Err(Reason::SourcePort);
         }
         // Without a protocol it is TCP.
         if port.protocol.as_deref() == Some("UDP") {
+            whole |= port.port.is_none() && port.end_port.is_none();
             ranges.extend(range(port)?);
         }
     }
     ranges.sort_unstable();
-    Ok(Ports::Udp(merged(ranges)))
+    Ok(if whole {
+        Ports::AnyUdp
+    } else {
+        Ports::Udp(merged(ranges))
+    })
 }
 
+/// None where the entry names no number.
 fn range(port: &document::Port) -> Result<Option<(u16, u16)>, Reason> {
     let first = match (&port.port, port.end_port) {
         (Some(PortName::Number(first)), _) => *first,
         (_, Some(end)) => return Err(Reason::EndPort(end)),
-        (None, None) => return Ok(Some(Ports::ALL)),
         // Names are looked up among Pods; an address block has none.
-        (Some(PortName::Name(_)), None) => return Ok(None),
+        (None | Some(PortName::Name(_)), None) => return Ok(None),
     };
     let last = port.end_port.unwrap_or(first);
     match (u16::try_from(first), u16::try_from(last)) {

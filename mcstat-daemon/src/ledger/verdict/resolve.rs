@@ -1,6 +1,6 @@
 //! From the model and the node's Pods to rules in the order in which they count, each with the Pods it is for.
 
-use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr, sync::Arc};
+use std::{cmp::Ordering, net::Ipv4Addr, sync::Arc};
 
 use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2, SPACE_REPORT_V3};
 
@@ -41,7 +41,7 @@ pub(super) struct Term {
 }
 
 /// A rule that is for at least one Pod of the node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Resolved {
     pub(super) id: RuleId,
     pub(super) policy: ObjectKey,
@@ -50,7 +50,7 @@ pub(super) struct Resolved {
     pub(super) pods: Arc<[u32]>,
 }
 
-/// The rules, the one that counts first in front. Leaves out the policies in `refused` and those with problems.
+/// The rules, the one that counts first in front. Leaves out the policies with problems.
 ///
 /// Order: tier priority, policy priority, rule index. Of rules that Antrea leaves equal, a ClusterNetworkPolicy's counts
 /// before a NetworkPolicy's, then namespace and name decide.
@@ -58,12 +58,11 @@ pub(super) fn resolve(
     model: &Model,
     selections: &mut Selections,
     pods: &[PodName],
-    refused: &BTreeSet<ObjectKey>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Resolved> {
     let mut selector = selections.begin(model, pods);
     let mut rules = Vec::new();
-    for (key, uid, policy) in model.policies().filter(|(key, ..)| !refused.contains(*key)) {
+    for (key, uid, policy) in model.policies() {
         let Some(tier) = model.tier(policy.tier.as_deref()) else {
             let tier = policy.tier.clone().unwrap_or_default();
             problems.push(Problem::Tier {
@@ -164,6 +163,8 @@ fn contents<'a>(
     Ok(found)
 }
 
+/// Adds the multicast addresses of a group. Unicast ones beside them, in other groups or in the rule, are no reason to
+/// refuse it: Antrea looks at each rule and each group by itself, and takes the whole for multicast where any of it is.
 fn add_group(
     model: &Model,
     policy: &ObjectKey,

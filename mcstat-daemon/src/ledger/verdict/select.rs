@@ -85,16 +85,17 @@ impl<'a> Selector<'a> {
                     }
                 }
                 AppliedTo::Group(name) => {
-                    let Some(group) = model.group(policy, name) else {
-                        faults.push((Arc::clone(name), GroupFault::Missing));
-                        continue;
-                    };
-                    let children = group.children.iter().filter_map(|child| model.group(policy, child));
-                    for group in std::iter::once(group).chain(children) {
-                        if policy.scope().is_some() && reaches_beyond(group) {
-                            faults.push((Arc::clone(name), GroupFault::OtherNamespaces));
-                        } else if let Some(selector) = &group.pods {
-                            pods.mark(policy.scope(), selector, &mut selected);
+                    let children = model.group(policy, name).map_or(&[][..], |group| &group.children);
+                    for name in std::iter::once(name).chain(children) {
+                        let group = model.group(policy, name);
+                        match group.map_or(Some(GroupFault::Missing), |group| fault(policy, group)) {
+                            Some(fault) => faults.push((Arc::clone(name), fault)),
+                            None => {
+                                let selector = group.and_then(|group| group.pods.as_ref());
+                                selector
+                                    .into_iter()
+                                    .for_each(|selector| pods.mark(policy.scope(), selector, &mut selected));
+                            }
                         }
                     }
                 }
@@ -105,9 +106,11 @@ impl<'a> Selector<'a> {
     }
 }
 
-/// Antrea does not apply a NetworkPolicy to a Group that selects Pods of other namespaces.
-fn reaches_beyond(group: &Group) -> bool {
-    group.pods.as_ref().is_some_and(|pods| pods.namespace.is_some())
+/// Why the group selects nothing. Antrea does not apply a NetworkPolicy to a Group that selects Pods of other namespaces.
+fn fault(policy: &ObjectKey, group: &Group) -> Option<GroupFault> {
+    let beyond = group.pods.as_ref().is_some_and(|pods| pods.namespace.is_some());
+    let beyond = policy.scope().is_some() && beyond;
+    beyond.then_some(GroupFault::OtherNamespaces).or(group.fault)
 }
 
 /// The node's Pods as selectors see them.

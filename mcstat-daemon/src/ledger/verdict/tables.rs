@@ -1,15 +1,19 @@
-//! The maps as a value: what the kernel holds after the same changes, and what it says of a packet.
+//! The maps as a value: what the kernel holds after the same changes, what is said of queries beside it, and what it says of
+//! a packet.
 //!
 //! User space judges with it what only user space sees whole, and tests hold it against the definitions and the kernel.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use mcstat_common::policy::{
     DECISION_DROP, PolicyKey, PolicyValue, PortList, SCOPE_BITS, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, decide,
 };
 
 use super::{
-    change::{Change, Retired},
+    change::{Change, Retired, Stored},
     model::PodName,
     object::Action,
 };
@@ -45,6 +49,23 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// What an earlier run left in the maps, which judges until the first change.
+    #[must_use]
+    pub fn adopting(stored: &Stored, pods: impl IntoIterator<Item = (PodName, u16)>) -> Self {
+        let mut tables = Self::default();
+        tables.insert(&Change {
+            lists: stored.lists.clone(),
+            sets: stored.sets.clone(),
+            ..Change::default()
+        });
+        let spaces: HashMap<u16, u8> = stored.sets.iter().map(|set| (set.id, set.spaces)).collect();
+        let pods = pods
+            .into_iter()
+            .map(|(pod, set)| (pod, (set, spaces.get(&set).copied().unwrap_or(0))));
+        tables.pods = pods.collect();
+        tables
+    }
+
     /// Makes a change, all steps of it.
     pub fn apply(&mut self, change: &Change) {
         self.insert(change);
@@ -55,7 +76,7 @@ impl Tables {
     /// First step: what is new stands beside the old, and no Pod uses it.
     pub fn insert(&mut self, change: &Change) {
         self.lists.extend(change.lists.iter().copied());
-        for (key, value) in change.sets.iter().flat_map(|set| set.entries.iter().copied()) {
+        for (key, value) in change.sets.iter().flat_map(|set| set.all()) {
             *self.lengths.entry(key.scope).or_default() |= 1 << (key.prefix_length - SCOPE_BITS);
             self.trie.insert(key, value);
         }
@@ -73,8 +94,11 @@ impl Tables {
 
     /// Last step, in the kernel after an RCU wait: what no Pod uses goes.
     pub fn delete(&mut self, retired: &Retired) {
-        for (key, _) in retired.sets.iter().flat_map(|set| &set.entries) {
-            self.trie.remove(key);
+        // Pods that a change knows nothing of, with sets of an earlier run.
+        let sets: HashSet<u16> = retired.sets.iter().map(|set| set.id).collect();
+        self.pods.retain(|_, (set, _)| !sets.contains(set));
+        for (key, _) in retired.sets.iter().flat_map(|set| set.all()) {
+            self.trie.remove(&key);
             // A set goes whole.
             self.lengths.remove(&key.scope);
         }
@@ -108,7 +132,7 @@ impl Tables {
         (value.list == 0).then(|| Verdict::from(value.decision))
     }
 
-    /// How many entries the trie has.
+    /// How many entries there are, those for queries among them.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.trie.len()

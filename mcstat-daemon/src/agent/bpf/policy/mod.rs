@@ -5,7 +5,7 @@
 //! can be applied again: what is done already is not done twice. Nothing here decides what a policy says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     mem::offset_of,
     sync::{Arc, atomic::Ordering},
@@ -28,11 +28,12 @@ use crate::ledger::{
     verdict::{Change, Limits, PodName, PolicySet, Stored},
 };
 
+mod room;
 mod rules;
 mod trie;
 pub(super) mod upgrade;
 
-pub use rules::read_rules;
+pub use rules::{read_rules, write_queried};
 
 /// Why a change is not in force, or not cleaned up after. It can be applied again.
 #[derive(Debug, Error)]
@@ -41,9 +42,16 @@ pub enum PolicyError {
     #[error("{call}: {error}")]
     System { call: &'static str, error: io::Error },
     #[error(
-        "the map policies holds {used} of at most {most} prefixes, and a policy set of {wanted} does not fit beside them"
+        "the policy set of {} has {wanted} prefixes, and beside the {used} in force there is room for {} in the map \
+         policies", .pod.as_ref().map_or_else(|| "no Pod".to_owned(), PodName::to_string), (*.most as usize).saturating_sub(*.used)
     )]
-    NoRoom { used: usize, most: u32, wanted: usize },
+    NoRoom {
+        pod: Option<PodName>,
+        set: u16,
+        wanted: usize,
+        used: usize,
+        most: u32,
+    },
     #[error("the change names entry {index} of {map}, which has {entries}; it was compiled for other maps")]
     Outside {
         map: &'static str,
@@ -52,8 +60,15 @@ pub enum PolicyError {
     },
 }
 
+impl PolicyError {
+    /// Whether it is this set that finds no room.
+    pub(in crate::agent) fn is_about(&self, set: &PolicySet) -> bool {
+        matches!(self, Self::NoRoom { set: id, .. } if *id == set.id)
+    }
+}
+
 /// What the agent knows of the sets in the maps. Behind a lock in [`Maps`].
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Policies {
     /// The set of each Pod that has one: an interface that is attached later gets its set from here.
     pods: BTreeMap<PodName, u16>,
@@ -106,7 +121,7 @@ pub fn recover(maps: &Maps) -> io::Result<()> {
 /// # Errors
 /// What bpf(2) returns.
 pub fn stored(maps: &Maps) -> io::Result<Stored> {
-    let lists = (1..maps.policy_ports.len()).filter(|index| maps.policy_ports.read(*index) != PortList::default());
+    let lists = (1..maps.policy_ports.len()).map(|index| (index as u16, maps.policy_ports.read(index)));
     let mut sets = trie::sets(maps)?;
     // A set without entries is in use all the same: its id is nobody else's.
     for Entry { port, .. } in table::entries(maps) {
@@ -118,7 +133,7 @@ pub fn stored(maps: &Maps) -> io::Result<Stored> {
     Ok(Stored {
         rules: rules::rows(maps).map(|(row, _)| row).collect(),
         sets: sets.into_iter().map(Arc::new).collect(),
-        lists: lists.map(|index| index as u16).collect(),
+        lists: lists.filter(|(_, list)| *list != PortList::default()).collect(),
     })
 }
 
@@ -142,7 +157,8 @@ pub fn limits(maps: &Maps) -> Limits {
 /// applied by one thread, in the order in which they were compiled. `now` is the start time of new rules.
 ///
 /// # Errors
-/// [`PolicyError`]; the ports then have sets of before or of after the change, each whole. Apply it again.
+/// [`PolicyError`]; the ports then have sets of before or of after the change, each whole. Apply it again. With
+/// [`PolicyError::NoRoom`] nothing was done.
 pub fn apply(maps: &Maps, change: &Change, now: Timestamp) -> Result<Vec<RuleReading>, PolicyError> {
     apply_with(maps, change, now, rcu::wait)
 }
@@ -158,15 +174,15 @@ pub fn apply_with(
     wait: impl Fn() -> io::Result<()>,
 ) -> Result<Vec<RuleReading>, PolicyError> {
     check(maps, change)?;
+    maps.policies().check_room(change, maps.trie_entries)?;
     rules::write(maps, &change.rules, now)?;
     for (index, list) in &change.lists {
         maps.policy_ports.write(u32::from(*index), *list);
     }
     let retired = &change.retired;
-    let mut missing: Vec<&PolicySet> = change.sets.iter().map(|set| &**set).collect();
-    let mut unused: Vec<&PolicySet> = retired.sets.iter().map(|set| &**set).collect();
+    let (mut missing, mut unused) = (room::by_size(change), room::by_reference(&retired.sets));
     loop {
-        let inserted = insert(maps, &mut missing)?;
+        insert(maps, &mut missing)?;
         flip(maps, change, &missing);
         let done = missing.is_empty();
         let nothing_left = retired.sets.is_empty() && retired.lists.is_empty() && retired.rules.is_empty();
@@ -174,16 +190,9 @@ pub fn apply_with(
             return Ok(Vec::new());
         }
         wait().map_err(system("waiting for running programs"))?;
-        let deleted = delete_unused(maps, &mut unused)?;
+        delete_unused(maps, &mut unused)?;
         if done {
             break;
-        }
-        if let (0, 0, Some(set)) = (inserted, deleted, missing.first()) {
-            return Err(PolicyError::NoRoom {
-                used: maps.policies().sets.values().sum(),
-                most: maps.trie_entries,
-                wanted: set.entries.len(),
-            });
         }
     }
     for index in &retired.lists {
@@ -209,6 +218,11 @@ pub fn set_enforced(maps: &Maps, enforced: Enforced) {
 /// What [`set_enforced`] last said; after a restart what the ports in the maps say.
 pub fn enforced(maps: &Maps) -> Enforced {
     maps.policies().enforced
+}
+
+/// The Pods that have a set, and which.
+pub fn pods(maps: &Maps) -> BTreeMap<PodName, u16> {
+    maps.policies().pods.clone()
 }
 
 /// The set that judges a Pod; `None`: no rule is for it.
@@ -240,46 +254,19 @@ fn check(maps: &Maps, change: &Change) -> Result<(), PolicyError> {
     }
 }
 
-/// Inserts sets while there is room, and takes them off the list; how many.
-fn insert(maps: &Maps, missing: &mut Vec<&PolicySet>) -> Result<usize, PolicyError> {
-    let mut inserted = 0;
-    while let Some(set) = missing.first() {
-        let used: usize = {
-            let known = maps.policies();
-            let others = known.sets.iter().filter(|(id, _)| **id != set.id);
-            others.map(|(_, entries)| entries).sum()
-        };
-        if used + set.entries.len() > maps.trie_entries as usize {
-            break;
-        }
-        maps.policies().sets.insert(set.id, set.entries.len());
+/// Inserts the sets for which there is room, and takes them off the list.
+fn insert(maps: &Maps, missing: &mut Vec<&PolicySet>) -> Result<(), PolicyError> {
+    let fitting = maps.policies().fitting(missing, maps.trie_entries);
+    for set in fitting {
         trie::insert(maps, &set.entries).map_err(system("inserting a policy set"))?;
-        missing.remove(0);
-        inserted += 1;
     }
-    Ok(inserted)
+    Ok(())
 }
 
 /// Gives every Pod its set, unless that is still missing.
 fn flip(maps: &Maps, change: &Change, missing: &[&PolicySet]) {
-    let missing: BTreeSet<u16> = missing.iter().map(|set| set.id).collect();
-    let retired: BTreeSet<u16> = change.retired.sets.iter().map(|set| set.id).collect();
-    let flips: BTreeMap<&PodName, u16> = change
-        .flips
-        .iter()
-        .map(|(pod, set)| (pod, set.as_ref().map_or(0, |set| set.id)))
-        .collect();
     let mut known = maps.policies();
-    for (pod, set) in flips.iter().filter(|(_, set)| !missing.contains(set)) {
-        match set {
-            0 => known.pods.remove(*pod),
-            set => known.pods.insert((*pod).clone(), *set),
-        };
-    }
-    // Pods that the change knows nothing of, with sets of an earlier run.
-    known
-        .pods
-        .retain(|pod, set| !retired.contains(set) || flips.contains_key(pod));
+    known.assign(change, missing);
     for entry in table::entries(maps) {
         let set = known.pods.get(&pod_name(&entry.port)).copied().unwrap_or(0);
         if entry.port.policy_set != u32::from(set) {
@@ -292,14 +279,12 @@ fn flip(maps: &Maps, change: &Change, missing: &[&PolicySet]) {
     }
 }
 
-/// Deletes the sets that no Pod has any more, and takes them off the list; how many. An RCU wait is over.
-fn delete_unused(maps: &Maps, unused: &mut Vec<&PolicySet>) -> Result<usize, PolicyError> {
-    let used: BTreeSet<u16> = maps.policies().pods.values().copied().collect();
-    let (wanted, deletable): (Vec<&PolicySet>, Vec<_>) = unused.iter().copied().partition(|set| used.contains(&set.id));
-    for set in &deletable {
+/// Deletes the sets that no Pod has any more, and takes them off the list. An RCU wait is over.
+fn delete_unused(maps: &Maps, unused: &mut Vec<&PolicySet>) -> Result<(), PolicyError> {
+    let deletable = maps.policies().unused(unused);
+    for set in deletable {
         trie::delete(maps, &set.entries).map_err(system("deleting a policy set"))?;
         maps.policies().sets.remove(&set.id);
     }
-    *unused = wanted;
-    Ok(deletable.len())
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The rules in the maps: `rule_names` says which, `rules` what each decided on each CPU.
 //!
-//! A name lives as long as the rule is for any Pod, over restarts of the agent: so does its slot, so do its totals.
+//! A name lives as long as the rule is for any Pod, over restarts of the agent: so does its slot, so do its totals. What the
+//! kernel never sees, queries that the switch drops, is written down beside the name.
 
 use std::{
     io,
@@ -9,7 +10,9 @@ use std::{
 };
 
 use jiff::Timestamp;
-use mcstat_common::abi::{RULE_ALLOW, RULE_CLUSTER, RULE_DROP, RULE_NAMESPACED, RuleCounter, RuleName};
+use mcstat_common::abi::{
+    RULE_ALLOW, RULE_CLUSTER, RULE_DROP, RULE_FLOW_DROPS, RULE_NAMESPACED, RuleCounter, RuleName,
+};
 use zerocopy::FromZeros;
 
 use super::{
@@ -21,7 +24,9 @@ use super::{
     PolicyError, system,
 };
 use crate::ledger::{
-    snapshot::{RuleReading, Traffic, WouldDrop},
+    Queried,
+    snapshot::{RuleFlow, RuleReading, Traffic, WouldDrop},
+    switch::Verdict,
     verdict::{Action, Kind, ObjectKey, RuleId, RuleRow},
 };
 
@@ -59,6 +64,7 @@ pub(super) fn write(maps: &Maps, rows: &[RuleRow], now: Timestamp) -> Result<(),
         let mut name = describe(row);
         if known.kind != 0 && known.uid == name.uid && known.rule == name.rule {
             (name.start_ms, name.carried) = (known.start_ms, known.carried);
+            (name.flow, name.flow_packets, name.flow_bytes) = (known.flow, known.flow_packets, known.flow_bytes);
         } else {
             free(maps, slot).map_err(system("zeroing the counters of a rule"))?;
             name.start_ms = now.as_millisecond() as u64;
@@ -80,6 +86,58 @@ pub(super) fn retire(maps: &Maps, retired: &[RuleRow]) -> Result<Vec<RuleReading
         free(maps, u32::from(row.slot)).map_err(system("zeroing the counters of a rule"))?;
     }
     Ok(readings)
+}
+
+/// Writes down what rules on queries counted. A rule that is gone meanwhile has been read for the last time: nothing is
+/// written. Should the process die halfway, queries may be missing, and none is counted twice.
+pub fn write_queried(maps: &Maps, queried: impl Iterator<Item = Queried>) {
+    let _lock = maps.policies();
+    for queried in queried {
+        let slot = u32::from(queried.slot);
+        let name = maps.rule_names.read(slot);
+        let same = name.kind != 0
+            && name.start_ms == queried.start.as_millisecond() as u64
+            && text(&name.uid) == &*queried.id.uid
+            && text(&name.rule) == &*queried.id.name;
+        if !same {
+            continue;
+        }
+        let word = |offset| maps.rule_names.word(slot, offset);
+        // Without a flow nothing is added at the next start; the totals come last.
+        word(offset_of!(RuleName, flow)).store(0, Ordering::Release);
+        word(offset_of!(RuleName, flow_packets)).store(queried.flow.packets, Ordering::Release);
+        word(offset_of!(RuleName, flow_bytes)).store(queried.flow.bytes, Ordering::Release);
+        word(offset_of!(RuleName, flow)).store(flow_word(queried.flow), Ordering::Release);
+        let carried = |counter: usize| word(offset_of!(RuleName, carried) + counter);
+        for (counter, more) in [
+            (offset_of!(RuleCounter, messages), queried.more.messages),
+            (offset_of!(RuleCounter, message_bytes), queried.more.bytes),
+            (offset_of!(RuleCounter, records), queried.more.records),
+        ] {
+            carried(counter).fetch_add(more, Ordering::AcqRel);
+        }
+    }
+}
+
+fn flow_word(flow: RuleFlow) -> u64 {
+    let drops = match flow.verdict {
+        Verdict::Allow => 0,
+        Verdict::Drop => RULE_FLOW_DROPS,
+    };
+    u64::from(flow.conjunction) | drops
+}
+
+fn flow(name: &RuleName) -> Option<RuleFlow> {
+    (name.flow != 0).then_some(RuleFlow {
+        conjunction: name.flow as u32,
+        verdict: if name.flow & RULE_FLOW_DROPS == 0 {
+            Verdict::Allow
+        } else {
+            Verdict::Drop
+        },
+        packets: name.flow_packets,
+        bytes: name.flow_bytes,
+    })
 }
 
 /// The name goes first: what has none is zeroed before it is used again.
@@ -164,6 +222,7 @@ fn reading(row: RuleRow, name: &RuleName, totals: &[u64; TOTALS]) -> RuleReading
             messages: would_messages,
             records: would_records,
         },
+        flow: flow(name),
     }
 }
 

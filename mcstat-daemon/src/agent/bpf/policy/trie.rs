@@ -34,13 +34,7 @@ pub(super) fn sets(maps: &Maps) -> io::Result<Vec<PolicySet>> {
     for (key, value) in sys::entries::<PolicyKey, PolicyValue>(maps.trie(), BATCH)? {
         let scope = u32::from_be(key.scope);
         let id = (scope >> 16) as u16;
-        let set = sets.entry(id).or_insert_with(|| PolicySet {
-            id,
-            entries: Vec::new(),
-            spaces: 0,
-            lists: Vec::new(),
-            refused: Vec::new(),
-        });
+        let set = sets.entry(id).or_insert_with(|| PolicySet::empty(id));
         set.spaces |= 1u8.checked_shl(scope & 0xff).unwrap_or(0);
         if value.list != 0 && !set.lists.contains(&value.list) {
             set.lists.push(value.list);

@@ -290,6 +290,7 @@ impl Lab {
             },
             switch_ports: (0..self.ports.len()).map(|pod| (id(pod), port(pod))).collect(),
             policy: self.policy.clone(),
+            policy_awaited: false,
             detached: self.detached.clone(),
             messages: std::mem::take(&mut self.messages),
         }

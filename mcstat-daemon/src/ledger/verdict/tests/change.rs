@@ -1,5 +1,9 @@
 //! What a change touches, what it keeps, and when ids come back.
 
+use std::sync::Arc;
+
+use mcstat_common::policy::PortList;
+
 use super::*;
 
 fn policy(name: &str, app: &str, rules: &str) -> Object {
@@ -162,6 +166,12 @@ fn a_set_says_in_which_spaces_it_has_entries() {
     node.set([with(&[policy("p", "a", ONE)]), objects(query)].concat());
     let spaces = |pod: usize| node.compiler.set_of(&node.pods[pod]).unwrap().spaces;
     assert_eq!((spaces(0), spaces(1)), (1 << SPACE_DATA, 1 << SPACE_QUERY));
+    let set = node.compiler.set_of(&node.pods[1]).unwrap();
+    assert_eq!(
+        (set.entries.len(), set.queries.len()),
+        (0, 1),
+        "no program judges queries: they take no room in the trie"
+    );
     assert_eq!(
         node.query("ns/b", [224, 0, 0, 1]),
         drop("q/q"),
@@ -171,18 +181,23 @@ fn a_set_says_in_which_spaces_it_has_entries() {
 }
 
 #[test]
-fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
+fn a_compiler_for_maps_of_an_earlier_run_keeps_what_says_the_same_and_replaces_the_rest() {
     let mut node = Node::new(&["ns/a1", "ns/a2", "ns/b", "ns/c"]);
     let before = node.set(with(&[
         policy("p", "a", ONE),
         policy("q", "b", TWO),
         policy("r", "c", TWO),
     ]));
-    // What the maps would hold: a rule of a policy that is gone, sets, and two lists.
+    // What the maps would hold: a rule of a policy that is gone, sets, and lists that no rule asks for any more.
+    let list = |port| {
+        let mut list = PortList::default();
+        (list.rules[0].first, list.rules[0].last, list.rules[0].decision) = (port, port, 9);
+        list
+    };
     let stored = Stored {
         rules: node.compiler.rules().cloned().collect(),
         sets: before.sets.clone(),
-        lists: vec![1, 3],
+        lists: vec![(1, list(7)), (3, list(5)), (4, list(5))],
     };
     let slot = |compiler: &Compiler, uid: &str| {
         let rule = compiler.rules().find(|rule| &*rule.id.uid == uid);
@@ -199,11 +214,15 @@ fn a_compiler_for_maps_of_an_earlier_run_keeps_slots_and_replaces_the_rest() {
         !slots.contains(&slot(&compiler, "ns/s").unwrap()),
         "not the slot of a rule that still has counters"
     );
-    let old: Vec<u16> = before.sets.iter().map(|set| set.id).collect();
-    assert!(change.sets.iter().all(|set| !old.contains(&set.id)));
-    let retired: Vec<u16> = change.retired.sets.iter().map(|set| set.id).collect();
-    assert_eq!(retired, old);
-    assert_eq!(change.retired.lists, [1, 3]);
+    // The sets of p and of q say the same as before, and the one of r is nobody's.
+    let ids = |sets: &[Arc<PolicySet>]| sets.iter().map(|set| set.id).collect::<Vec<_>>();
+    let (old, new) = (ids(&before.sets), ids(&change.sets));
+    assert_eq!((old.len(), new.len()), (3, 3));
+    assert_eq!(new.iter().filter(|id| old.contains(id)).count(), 2);
+    let retired = ids(&change.retired.sets);
+    assert_eq!(retired.len(), 1);
+    assert!(old.contains(&retired[0]) && !new.contains(&retired[0]));
+    assert_eq!(change.retired.lists, [1, 3, 4]);
     assert_eq!(change.lists.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2]);
     let gone: Vec<_> = change
         .retired

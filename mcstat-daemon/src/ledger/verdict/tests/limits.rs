@@ -85,6 +85,32 @@ fn later_fragments_match_no_port() {
     assert_eq!(node.data("ns/a", GROUP, 40000), drop("p/half"));
     assert_eq!(node.data("ns/a", GROUP, 40001), allow("p/rest"));
     assert_eq!(node.judge("ns/a", SPACE_DATA, GROUP, Transport::UdpFragment), no_rule());
+    // Nor do ranges of one rule that touch and hold every port, nor one range of all.
+    for all in [
+        "{protocol: UDP, port: 0, endPort: 40000}, {protocol: UDP, port: 40001, endPort: 65535}",
+        "{protocol: UDP, port: 0, endPort: 65535}",
+    ] {
+        node.set([acnp("p", 1.0, &[rule("all", "Drop", block, all)])]);
+        assert_eq!(node.data("ns/a", GROUP, 40000), drop("p/all"));
+        assert_eq!(
+            node.judge("ns/a", SPACE_DATA, GROUP, Transport::UdpFragment),
+            no_rule(),
+            "{all}"
+        );
+        // What they hold is covered; the fragments are not.
+        let rest = [
+            rule("all", "Drop", block, all),
+            rule("one", "Allow", block, "{protocol: UDP, port: 7}"),
+            rule("udp", "Allow", block, "{protocol: UDP, port: 7}, {protocol: UDP}"),
+        ];
+        let change = node.set([acnp("p", 1.0, &rest)]);
+        assert_eq!(
+            node.judge("ns/a", SPACE_DATA, GROUP, Transport::UdpFragment),
+            allow("p/udp")
+        );
+        let decisions = change.lists[0].1.rules.iter().filter(|rule| rule.decision != 0);
+        assert_eq!(decisions.count(), 2, "{all}");
+    }
     // Two rules hold every port between them; the third still gets the fragments.
     let rules = [&rules[..], &[rule("udp", "Drop", block, "{protocol: UDP}")]].concat();
     node.set([acnp("p", 1.0, &rules)]);

@@ -2,9 +2,11 @@
 
 mod antrea;
 mod change;
+mod groups;
 mod limits;
 mod random;
 mod refused;
+mod room;
 mod scale;
 mod seed;
 

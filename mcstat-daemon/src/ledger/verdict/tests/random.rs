@@ -5,6 +5,7 @@
 //! knows nothing of the code under test. Each compiler goes through several worlds, so changes are held against it too.
 
 mod documents;
+mod members;
 mod naive;
 mod world;
 

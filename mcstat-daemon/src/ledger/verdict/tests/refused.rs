@@ -13,12 +13,6 @@ fn policy(kind: &str, spec: &str) -> Result<Object, Refusal> {
     read(serde_yaml::from_str(&text).unwrap())
 }
 
-fn group(spec: &str) -> Result<Object, Refusal> {
-    let text =
-        format!("{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {{name: g}}, spec: {{{spec}}}}}");
-    read(serde_yaml::from_str(&text).unwrap())
-}
-
 fn rules(object: &Object) -> usize {
     match &object.content {
         Content::Policy(policy) => policy.rules.len(),
@@ -170,12 +164,49 @@ fn what_antrea_refuses_is_refused_by_name() {
     assert!(refusal.to_string().starts_with("NetworkPolicy ns/p: "), "{refusal}");
 }
 
+/// Names that the maps would cut tell no rules apart, and none is the same after a restart.
 #[test]
-fn groups_hold_multicast_or_unicast() {
-    assert!(group("ipBlocks: [{cidr: 224.0.0.0/24}]").is_ok());
-    let refusal = group("ipBlocks: [{cidr: 224.0.0.0/24}, {cidr: 10.0.0.10/32}]").unwrap_err();
-    assert_eq!(refusal.reason, Reason::MixedAddresses);
-    assert!(refusal.to_string().starts_with("ClusterGroup g: "), "{refusal}");
+fn names_that_the_maps_do_not_hold_are_refused() {
+    let named = |name: &str| {
+        acnp(&format!(
+            "{ALL}, egress: [{{name: \"{name}\", action: Drop, protocols: [{{igmp: {{}}}}]}}]"
+        ))
+    };
+    assert_eq!(rules(&named(&"n".repeat(247)).unwrap()), 1);
+    let refusal = named(&"n".repeat(248)).unwrap_err().to_string();
+    assert!(
+        refusal.starts_with("ClusterNetworkPolicy p, rule nnn")
+            && refusal.ends_with(": the name of the rule has 248 bytes; it has at most 247, and no NUL among them"),
+        "{refusal}"
+    );
+    let (what, most) = ("the name of the rule", 247);
+    assert_eq!(
+        named("a\\0b").unwrap_err().reason,
+        Reason::Name { what, bytes: 3, most }
+    );
+    let unicast = "egress: [{name: NAME, action: Drop}]".replace("NAME", &"n".repeat(248));
+    assert_eq!(
+        rules(&acnp(&format!("{ALL}, {unicast}")).unwrap()),
+        0,
+        "it is nobody's business here"
+    );
+    // What Kubernetes takes for names of objects fits; files may say more.
+    let text = |name: usize, uid: usize| {
+        format!(
+            "{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: {}, uid: {}}}, spec: \
+             {{priority: 1, {ALL}, egress: [{{action: Drop, protocols: [{{igmp: {{}}}}]}}]}}}}",
+            "p".repeat(name),
+            "u".repeat(uid)
+        )
+    };
+    let read = |name, uid| read(serde_yaml::from_str(&text(name, uid)).unwrap());
+    assert_eq!(rules(&read(253, 343).unwrap()), 1);
+    for (name, uid, what) in [(256, 1, "metadata.name"), (1, 344, "metadata.uid")] {
+        match read(name, uid).unwrap_err().reason {
+            Reason::Name { what: found, .. } => assert_eq!(found, what),
+            other => panic!("{other}"),
+        }
+    }
 }
 
 /// Rules that do not concern multicast are nobody's business here, whatever they say.
@@ -211,36 +242,6 @@ fn other_rules_are_let_pass() {
         ("egress-1", 1),
         "a rule without a name is called by its place"
     );
-}
-
-/// A rule with a group may be one for unicast: only what the group holds makes it one for multicast.
-#[test]
-fn a_group_can_make_a_rule_one_for_multicast() {
-    let policy =
-        "{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: p}, spec: {priority: 1,
-        appliedTo: [{podSelector: {}}], egress: [{name: r, action: ACTION, to: [{group: g}]}]}}";
-    let groups = "
---- {apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: g}, spec: {childGroups: [one, two]}}
---- {apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: one}, spec: {ipBlocks: [{cidr: 225.1.0.0/16, except: [225.1.2.0/24]}]}}
---- {apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: two}, spec: {ipBlocks: [{cidr: 10.0.0.0/8}]}}
-";
-    let mut node = Node::new(&["ns/a"]);
-    let change = node.set(objects(&policy.replace("ACTION", "Pass")));
-    assert_eq!(
-        (change.problems, node.tables.entries()),
-        (vec![], 0),
-        "no such group: nothing is known of multicast"
-    );
-    node.set(objects(&(policy.replace("ACTION", "Drop") + groups)));
-    assert_eq!(node.data("ns/a", [225, 1, 1, 1], 1), drop("p/r"));
-    assert_eq!(node.data("ns/a", [225, 1, 2, 1], 1), no_rule());
-    let change = node.set(objects(&(policy.replace("ACTION", "Pass") + groups)));
-    let problems = change.problems.iter().map(Problem::to_string).collect::<Vec<_>>();
-    assert_eq!(
-        problems,
-        ["ClusterNetworkPolicy p, rule r: multicast and IGMP know the actions Allow and Drop, not Pass"]
-    );
-    assert_eq!(node.data("ns/a", [225, 1, 1, 1], 1), no_rule());
 }
 
 /// Whom each list of `appliedTo` is for, of three Pods in two namespaces.

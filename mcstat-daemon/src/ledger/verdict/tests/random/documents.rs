@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use super::world::{About, Block, Members, NAMESPACES, Policy, Port, Rule, Select, TIERS, Target, World, pods};
+use super::{
+    members::{Block, Members},
+    world::{About, NAMESPACES, Policy, Port, Rule, Select, TIERS, Target, World, pods},
+};
 
 impl Select {
     fn json(self) -> Value {
@@ -44,27 +47,38 @@ impl World {
             documents
                 .push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
         }
-        for (pod, (app, tier)) in pods().iter().zip(&self.labels) {
+        for ((pod, (app, tier)), account) in pods().iter().zip(&self.labels).zip(&self.accounts) {
             let mut labels = serde_json::Map::new();
             app.iter().for_each(|app| drop(labels.insert("app".into(), json!(app))));
             tier.then(|| labels.insert("tier".into(), json!("x")));
             let metadata = json!({"namespace": &*pod.namespace, "name": &*pod.name, "labels": labels});
-            documents
-                .push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}));
+            documents.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+                                   "spec": {"containers": [], "serviceAccountName": account}}));
         }
-        for (number, group) in self.groups.iter().enumerate() {
-            let spec = match group {
-                Members::Pods(select) => select.json(),
-                Members::Blocks(blocks) => json!({"ipBlocks": blocks.iter().map(Block::json).collect::<Vec<_>>()}),
-                Members::Children(children) => {
-                    json!({"childGroups": children.iter().map(|child| format!("g{child}")).collect::<Vec<_>>()})
-                }
-            };
-            documents.push(antrea("ClusterGroup", None, &format!("g{number}"), spec));
+        documents.extend(groups("ClusterGroup", None, &self.groups));
+        for (namespace, own) in NAMESPACES.iter().zip(&self.own) {
+            documents.extend(groups("Group", Some(namespace), own));
         }
         documents.extend(self.policies.iter().map(Policy::json));
         documents
     }
+}
+
+fn groups<'a>(
+    kind: &'static str,
+    namespace: Option<&'a str>,
+    groups: &'a [Members],
+) -> impl Iterator<Item = Value> + use<'a> {
+    groups.iter().enumerate().map(move |(number, group)| {
+        let spec = match group {
+            Members::Pods(select) => select.json(),
+            Members::Blocks(blocks) => json!({"ipBlocks": blocks.iter().map(Block::json).collect::<Vec<_>>()}),
+            Members::Children(children) => {
+                json!({"childGroups": children.iter().map(|child| format!("g{child}")).collect::<Vec<_>>()})
+            }
+        };
+        antrea(kind, namespace, &format!("g{number}"), spec)
+    })
 }
 
 fn antrea(kind: &str, namespace: Option<&str>, name: &str, spec: Value) -> Value {
@@ -103,6 +117,7 @@ impl Target {
         match self {
             Self::Pods(select) => select.json(),
             Self::Group(number) => json!({"group": format!("g{number}")}),
+            Self::Account(namespace, name) => json!({"serviceAccount": {"namespace": namespace, "name": name}}),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use super::{
     Action, PodName, Transport,
-    world::{About, Block, Members, Packet, Policy, Port, Rule, Select, Target, World, pods},
+    members::{Block, Members},
+    world::{About, Packet, Policy, Port, Rule, Select, Target, World, pods},
 };
 
 /// Policy, rule and action that decide; `None`: no rule matches.
@@ -12,7 +13,7 @@ pub(super) fn judge(world: &World, pod: &PodName, packet: &Packet) -> Option<(St
     let mut first: Option<(&Policy, &Rule)> = None;
     for policy in &world.policies {
         for rule in &policy.rules {
-            if applies(world, policy, rule, pod) && matches(world, rule, packet) {
+            if applies(world, policy, rule, pod) && matches(world, policy, rule, packet) {
                 first = Some(match first {
                     Some(first) if !before((policy, rule), first) => first,
                     _ => (policy, rule),
@@ -48,21 +49,27 @@ fn applies(world: &World, policy: &Policy, rule: &Rule, pod: &PodName) -> bool {
     };
     list.iter().any(|target| match target {
         Target::Pods(select) => selects(world, *select, pod),
-        Target::Group(group) => in_group(world, *group, pod),
+        Target::Group(group) => in_group(world, policy, *group, pod),
+        Target::Account(namespace, name) => {
+            *pod.namespace == **namespace && world.accounts[position(pod)] == Some(name)
+        }
     })
 }
 
-fn in_group(world: &World, group: usize, pod: &PodName) -> bool {
-    match &world.groups[group] {
+fn in_group(world: &World, policy: &Policy, group: usize, pod: &PodName) -> bool {
+    match &world.groups_of(policy.namespace)[group] {
         Members::Pods(select) => selects(world, *select, pod),
         Members::Blocks(_) => false,
-        Members::Children(children) => children.iter().any(|child| in_group(world, *child, pod)),
+        Members::Children(children) => children.iter().any(|child| in_group(world, policy, *child, pod)),
     }
 }
 
+fn position(pod: &PodName) -> usize {
+    pods().iter().position(|known| known == pod).unwrap()
+}
+
 fn selects(world: &World, select: Select, pod: &PodName) -> bool {
-    let position = pods().iter().position(|known| known == pod).unwrap();
-    let (app, tier) = world.labels[position];
+    let (app, tier) = world.labels[position(pod)];
     match select {
         Select::All => true,
         Select::App(wanted) => app == Some(wanted),
@@ -74,7 +81,7 @@ fn selects(world: &World, select: Select, pod: &PodName) -> bool {
     }
 }
 
-fn matches(world: &World, rule: &Rule, packet: &Packet) -> bool {
+fn matches(world: &World, policy: &Policy, rule: &Rule, packet: &Packet) -> bool {
     match &rule.about {
         About::Unicast => false,
         About::Igmp(messages) => messages.iter().any(|(kind, group)| match packet.space {
@@ -92,16 +99,20 @@ fn matches(world: &World, rule: &Rule, packet: &Packet) -> bool {
             packet.space == 0
                 && fits(ports, packet.transport)
                 && (blocks.iter().any(|block| contains(block, packet.address))
-                    || groups.iter().any(|group| group_contains(world, *group, packet.address)))
+                    || groups
+                        .iter()
+                        .any(|group| group_contains(world, policy, *group, packet.address)))
         }
     }
 }
 
-fn group_contains(world: &World, group: usize, address: Ipv4Addr) -> bool {
-    match &world.groups[group] {
+fn group_contains(world: &World, policy: &Policy, group: usize, address: Ipv4Addr) -> bool {
+    match &world.groups_of(policy.namespace)[group] {
         Members::Pods(_) => false,
         Members::Blocks(blocks) => blocks.iter().any(|block| contains(block, address)),
-        Members::Children(children) => children.iter().any(|child| group_contains(world, *child, address)),
+        Members::Children(children) => children
+            .iter()
+            .any(|child| group_contains(world, policy, *child, address)),
     }
 }
 
@@ -112,26 +123,12 @@ fn contains(block: &Block, address: Ipv4Addr) -> bool {
     inside(&block.cidr) && !block.except.iter().any(inside)
 }
 
-/// Ports of several entries that meet or touch are one range; UDP as a whole takes later fragments too.
+/// A later fragment has no ports: it fits an entry that names UDP and no port, and no other, whatever these hold together.
 fn fits(ports: &[Port], transport: Transport) -> bool {
-    let udp = |wanted: u16| {
-        ports.iter().any(|port| match port {
-            Port::Tcp(_) => false,
-            Port::Udp => true,
-            Port::Range(first, last) => (*first..=*last).contains(&wanted),
+    ports.is_empty()
+        || ports.iter().any(|port| match (port, transport) {
+            (Port::Tcp(_), _) | (_, Transport::Other) | (Port::Range(..), Transport::UdpFragment) => false,
+            (Port::Udp, _) => true,
+            (Port::Range(first, last), Transport::Udp(port)) => (*first..=*last).contains(&port),
         })
-    };
-    match transport {
-        _ if ports.is_empty() => true,
-        Transport::Udp(port) => udp(port),
-        // All ports are taken when the lowest is, and whichever follows an entry's last one.
-        Transport::UdpFragment => {
-            let after = ports.iter().map(|port| match port {
-                Port::Range(_, last) => last.saturating_add(1),
-                _ => 0,
-            });
-            after.chain([0]).all(udp)
-        }
-        Transport::Other => false,
-    }
 }

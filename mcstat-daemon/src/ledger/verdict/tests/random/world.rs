@@ -4,9 +4,13 @@ use std::net::Ipv4Addr;
 
 use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V3};
 
-use super::{PodName, Random, Transport};
+use super::{
+    PodName, Random, Transport,
+    members::{Block, Members, address, block, cluster_wide, of_namespace},
+};
 
 pub(super) const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
+pub(super) const ACCOUNTS: [&str; 2] = ["sa-a", "sa-b"];
 const APPS: [&str; 3] = ["a", "b", "c"];
 pub(super) const TIERS: [(Option<&str>, i32); 5] = [
     (None, 250),
@@ -21,20 +25,17 @@ const PORTS: [u16; 6] = [0, 4999, 5000, 5001, 5010, 65535];
 pub(super) struct World {
     /// By position in [`pods`]: the labels `app` and `tier`.
     pub(super) labels: Vec<(Option<&'static str>, bool)>,
+    /// By position in [`pods`]: the service account.
+    pub(super) accounts: Vec<Option<&'static str>>,
     /// By position in [`NAMESPACES`]: the label `env=prod`.
     pub(super) prod: [bool; 3],
     /// ClusterGroups `g0` and so on.
     pub(super) groups: Vec<Members>,
+    /// By position in [`NAMESPACES`]: Groups of the same names.
+    pub(super) own: [Vec<Members>; 3],
     pub(super) policies: Vec<Policy>,
     /// Port ranges that may still be made: never so many that 17 meet.
     ranges: usize,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Members {
-    Pods(Select),
-    Blocks(Vec<Block>),
-    Children(Vec<usize>),
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ pub(super) struct Policy {
 pub(super) enum Target {
     Pods(Select),
     Group(usize),
+    /// Namespace and name.
+    Account(&'static str, &'static str),
 }
 
 /// Pods by `app`, `tier` and the namespace's `env`.
@@ -87,12 +90,6 @@ pub(super) enum About {
     Igmp(Vec<(Option<u8>, Option<Ipv4Addr>)>),
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub(super) cidr: (Ipv4Addr, u32),
-    pub(super) except: Vec<(Ipv4Addr, u32)>,
-}
-
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Port {
     Tcp(u16),
@@ -114,43 +111,7 @@ pub(super) fn pods() -> Vec<PodName> {
         .collect()
 }
 
-fn address(random: &mut Random) -> Ipv4Addr {
-    let base: [[u8; 4]; 7] = [
-        [225, 1, 2, 3],
-        [225, 1, 2, 2],
-        [225, 1, 130, 3],
-        [225, 200, 0, 1],
-        [224, 0, 0, 1],
-        [239, 255, 255, 255],
-        [232, 0, 0, 9],
-    ];
-    let address = u32::from(Ipv4Addr::from(random.of(&base)));
-    let flip = if random.one_in(3) { 1 << random.below(28) } else { 0 };
-    Ipv4Addr::from(address ^ flip)
-}
-
-fn block(random: &mut Random) -> Block {
-    let (address_, length) = (
-        address(random),
-        random.of(&[4, 5, 8, 9, 16, 17, 24, 30, 31, 32, 32, 32]),
-    );
-    let mut except = Vec::new();
-    while length < 32 && random.one_in(2) {
-        // Inside: the same address beyond some length, bits behind it turned at random.
-        let longer = length + 1 + random.below(32 - length as usize) as u32;
-        let turned = u32::from(address_) ^ (random.next() as u32 >> length & random.next() as u32);
-        except.push((
-            Ipv4Addr::from(if random.one_in(2) { turned } else { u32::from(address_) }),
-            longer,
-        ));
-    }
-    Block {
-        cidr: (address_, length),
-        except,
-    }
-}
-
-fn select(random: &mut Random) -> Select {
+pub(super) fn select(random: &mut Random) -> Select {
     match random.below(8) {
         0 | 1 => Select::All,
         2 => Select::App(random.of(&APPS)),
@@ -163,7 +124,7 @@ fn select(random: &mut Random) -> Select {
 }
 
 impl Select {
-    fn is_about_namespaces(self) -> bool {
+    pub(super) fn is_about_namespaces(self) -> bool {
         matches!(self, Self::Prod(_) | Self::Namespace(_))
     }
 }
@@ -172,13 +133,10 @@ impl World {
     pub(super) fn random(random: &mut Random) -> Self {
         let mut world = Self {
             labels: (0..8).map(|_| labels(random)).collect(),
+            accounts: (0..8).map(|_| account(random)).collect(),
             prod: [random.one_in(2), random.one_in(2), random.one_in(2)],
-            groups: vec![
-                Members::Pods(select(random)),
-                Members::Blocks(vec![block(random), block(random)]),
-                Members::Blocks(vec![block(random)]),
-                Members::Children(vec![0, 1]),
-            ],
+            groups: cluster_wide(random),
+            own: [(); 3].map(|()| of_namespace(random)),
             policies: Vec::new(),
             ranges: 16,
         };
@@ -192,12 +150,14 @@ impl World {
     pub(super) fn changed(&self, random: &mut Random) -> Self {
         let mut world = self.clone();
         for _ in 0..1 + random.below(2) {
-            match random.below(6) {
+            match random.below(9) {
                 0 => world.labels[random.below(8)] = labels(random),
                 1 => world.prod[random.below(3)] ^= true,
                 2 => world.groups[1] = Members::Blocks(vec![block(random)]),
                 3 => world.groups[0] = Members::Pods(select(random)),
-                4 if world.policies.len() > 1 => {
+                4 => world.accounts[random.below(8)] = account(random),
+                5 => world.own[random.below(3)] = of_namespace(random),
+                6 if world.policies.len() > 1 => {
                     let gone = world.policies.remove(random.below(world.policies.len()));
                     world.ranges += gone.rules.iter().map(Rule::ranges).sum::<usize>();
                 }
@@ -235,7 +195,7 @@ impl World {
                 } else {
                     Vec::new()
                 },
-                about: about(random, outbound, namespace.is_some()),
+                about: about(random, outbound),
             };
             *next += 1;
             if rule.ranges() > self.ranges {
@@ -256,6 +216,12 @@ impl World {
             .any(|(name, prod)| *name == namespace && prod)
     }
 
+    /// What the policies of a namespace, or the cluster-wide ones, mean by the names of groups.
+    pub(super) fn groups_of(&self, namespace: Option<&str>) -> &[Members] {
+        let position = NAMESPACES.iter().position(|name| Some(*name) == namespace);
+        position.map_or(&self.groups, |position| &self.own[position])
+    }
+
     pub(super) fn asks_for_ports(&self, policy: &str, rule: &str) -> bool {
         let named = self.policies.iter().find(|known| known.display() == policy);
         let rule = named.and_then(|policy| policy.rules.iter().find(|known| known.name == rule));
@@ -267,9 +233,14 @@ fn labels(random: &mut Random) -> (Option<&'static str>, bool) {
     ((!random.one_in(4)).then(|| random.of(&APPS)), random.one_in(2))
 }
 
+fn account(random: &mut Random) -> Option<&'static str> {
+    (!random.one_in(3)).then(|| random.of(&ACCOUNTS))
+}
+
 fn targets(random: &mut Random, of_namespace: bool) -> Vec<Target> {
-    let target = |random: &mut Random| match random.below(4) {
-        0 if !of_namespace => Target::Group(random.of(&[0, 3])),
+    let target = |random: &mut Random| match random.below(5) {
+        0 => Target::Group(random.of(&[0, 3])),
+        1 if !of_namespace => Target::Account(random.of(&NAMESPACES), random.of(&ACCOUNTS)),
         _ => loop {
             let select = select(random);
             if !of_namespace || !select.is_about_namespaces() {
@@ -280,7 +251,7 @@ fn targets(random: &mut Random, of_namespace: bool) -> Vec<Target> {
     (0..1 + random.below(2)).map(|_| target(random)).collect()
 }
 
-fn about(random: &mut Random, egress: bool, of_namespace: bool) -> About {
+fn about(random: &mut Random, egress: bool) -> About {
     let group = |random: &mut Random| (!random.one_in(3)).then(|| address(random));
     if !egress {
         return About::Igmp(vec![(Some(0x11), if random.one_in(2) { None } else { group(random) })]);
@@ -296,8 +267,8 @@ fn about(random: &mut Random, egress: bool, of_namespace: bool) -> About {
             )
         }
         _ => {
-            let groups = if !of_namespace && random.one_in(4) {
-                vec![1 + random.below(3)]
+            let groups = if random.one_in(3) {
+                vec![1 + random.below(4)]
             } else {
                 Vec::new()
             };

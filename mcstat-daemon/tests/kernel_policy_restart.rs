@@ -1,0 +1,180 @@
+//! Policies in the kernel over restarts of the agent and a new ABI: what stays, and what is replaced.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod policy_lab;
+mod support;
+
+use mcstat::{
+    agent::bpf::{Kernel, policy, table},
+    ledger::{snapshot::RuleReading, verdict::Transport},
+};
+use policy_lab::{
+    DROP_ONE, ENFORCED, Lab,
+    messages::{Record, data, v3},
+    objects, policy_of,
+};
+use support::{Bpffs, in_netns, veth::Veth};
+
+#[test]
+fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_sets_that_say_something_else() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(
+            [
+                policy_of("p", 5, DROP_ONE),
+                policy_of(
+                    "gone",
+                    6,
+                    "{name: g, action: Allow, to: [{ipBlock: {cidr: 239.2.0.0/16}}]}",
+                ),
+            ]
+            .concat(),
+        );
+        lab.enforce(ENFORCED);
+        let frames =
+            [[239, 1, 1, 1], [239, 1, 1, 9], [239, 2, 0, 1]].map(|group| data(group.into(), Transport::Udp(5000)));
+        frames.iter().for_each(|frame| lab.send(frame, 10));
+        let before = lab.rules();
+        let set = policy::set_of(&lab.kernel.maps, &lab.pod);
+        drop(lab);
+
+        let mut lab = Lab::new(&bpffs.options());
+        assert_eq!(lab.rules(), before);
+        assert_eq!(policy::enforced(&lab.kernel.maps), ENFORCED);
+        assert_eq!(policy::set_of(&lab.kernel.maps, &lab.pod), set);
+        // The old sets judge until the first change.
+        frames.iter().for_each(|frame| lab.send(frame, 10));
+        let packets = |lab: &Lab| ["one", "others"].map(|rule| lab.rule(rule).data.packets);
+        assert_eq!(packets(&lab), [20, 20]);
+        let last = lab.set(policy_of("p", 5, DROP_ONE));
+        let last: Vec<_> = last
+            .iter()
+            .map(|rule| (&*rule.row.id.name, rule.data.packets))
+            .collect();
+        assert_eq!(last, [("g", 20)], "the rule that is gone, read for the last time");
+        assert_ne!(
+            policy::set_of(&lab.kernel.maps, &lab.pod),
+            set,
+            "without g it says something else"
+        );
+        frames.iter().for_each(|frame| lab.send(frame, 10));
+        assert_eq!(packets(&lab), [30, 30]);
+        let slots = |rules: &[RuleReading]| {
+            let rows = rules.iter().filter(|rule| &*rule.row.id.name != "g");
+            rows.map(|rule| (rule.row.clone(), rule.start)).collect::<Vec<_>>()
+        };
+        assert_eq!(slots(&lab.rules()), slots(&before), "rows and start times");
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        assert_eq!(
+            (stored.sets.len(), stored.rules.len()),
+            (1, 3),
+            "nothing of before is left"
+        );
+        // A rule that comes again begins anew.
+        lab.set(
+            [
+                policy_of("p", 5, DROP_ONE),
+                policy_of(
+                    "gone",
+                    6,
+                    "{name: g, action: Allow, to: [{ipBlock: {cidr: 239.2.0.0/16}}]}",
+                ),
+            ]
+            .concat(),
+        );
+        assert_eq!(lab.rule("g").data.packets, 0);
+        // And without any policy nothing is left at all.
+        lab.set([]);
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        assert_eq!((stored.sets.len(), stored.rules.len(), stored.lists.len()), (0, 0, 0));
+        let entries = table::entries(&lab.kernel.maps);
+        assert!(entries.iter().all(|entry| entry.port.policy_set == 0));
+    });
+}
+
+/// Rules that match nothing here make a set without entries. Its id is in use: after a restart nobody else gets it.
+#[test]
+fn a_set_without_entries_keeps_its_id_over_a_restart() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        let entry = lab.enter();
+        lab.set(policy_of(
+            "tcp",
+            5,
+            "{name: tcp, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}], ports: [{protocol: TCP, port: 80}]}",
+        ));
+        let set = u16::try_from(lab.kernel.maps.ports.read(entry.position).policy_set).unwrap();
+        assert_ne!(set, 0);
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        let found: Vec<_> = stored.sets.iter().map(|set| (set.id, set.entries.len())).collect();
+        assert_eq!(found, [(set, 0)]);
+        drop(lab);
+        let mut again = Lab::new(&bpffs.options());
+        again.set(policy_of("p", 5, DROP_ONE));
+        let now = again.kernel.maps.ports.read(entry.position).policy_set;
+        assert_ne!(now, u32::from(set), "another set has another id");
+    });
+}
+
+/// A Pod that no document names any more loses the set of the run before.
+#[test]
+fn after_a_restart_without_policies_nobody_is_judged() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        drop(lab);
+        let mut lab = Lab::new(&bpffs.options());
+        let last = lab.set(objects("{apiVersion: v1, kind: Namespace, metadata: {name: mkt}}"));
+        assert_eq!(last.len(), 3);
+        lab.send(&data([239, 1, 1, 1].into(), Transport::Udp(5000)), 3);
+        assert_eq!(lab.data(), [3, 0, 0]);
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        assert_eq!((stored.sets.len(), stored.rules.len()), (0, 0));
+    });
+}
+
+#[test]
+fn a_new_abi_takes_policies_and_totals_of_rules_over() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let old = bpffs.options();
+        let mut lab = Lab::new(&old);
+        let veth = Veth::new("mch0");
+        let mut port = veth.port("a");
+        port.pod.namespace = "mkt".into();
+        let entry = support::enter(&lab.kernel, &port);
+        lab.kernel.programs.attach(&entry).unwrap();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.enforce(ENFORCED);
+        let socket = veth.pod_socket();
+        let frames = [[239, 1, 1, 1], [239, 1, 1, 9]].map(|group| data(group.into(), Transport::Udp(5000)));
+        let report = v3(&[Record::join([239, 1, 1, 1]), Record::join([239, 1, 1, 9])]);
+        let send = || (0..10).for_each(|_| frames.iter().chain([&report]).for_each(|frame| socket.send(frame)));
+        send();
+        let before = lab.rules();
+        let counted: u64 = before.iter().map(|rule| rule.data.packets + rule.records).sum();
+        assert_eq!(counted, 30);
+        drop(lab);
+        let mut new = bpffs.options();
+        new.abi += 1;
+        let kernel = Kernel::open_and_upgrade(&new, support::agents_hook(), &[old.abi]).unwrap();
+        assert_eq!(policy::read_rules(&kernel.maps).unwrap(), before);
+        send();
+        let after = policy::read_rules(&kernel.maps).unwrap();
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!((&before.row, before.start), (&after.row, after.start));
+            let grown = (2 * before.data.packets, 2 * before.records, 2 * before.messages);
+            assert_eq!((after.data.packets, after.records, after.messages), grown);
+        }
+        let reports = support::reading(&kernel, "a").outbound.reports;
+        assert_eq!(
+            (reports.records, reports.dropped_messages, reports.dropped_records),
+            (40, 20, 20)
+        );
+    });
+}
