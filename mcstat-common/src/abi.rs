@@ -358,6 +358,8 @@ abi! {
         pub fold_family: u64,
         /// Redo log: the new totals.
         pub fold_total: OtherGroups,
+        /// What is known to be enforced on this node, as in [`Port::flags`]: for ports that come while the switch is away.
+        pub enforced: u64,
     }
 }
 

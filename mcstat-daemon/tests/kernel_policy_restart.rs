@@ -120,6 +120,21 @@ fn a_set_without_entries_keeps_its_id_over_a_restart() {
 }
 
 /// A Pod that no document names any more loses the set of the run before.
+/// The switch may be away when the agent comes back, and the Pod that comes then is the only one.
+#[test]
+fn a_node_without_pods_knows_over_a_restart_what_is_enforced() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        Lab::new(&bpffs.options()).enforce(ENFORCED);
+        let mut lab = Lab::new(&bpffs.options());
+        assert_eq!(policy::enforced(&lab.kernel.maps), ENFORCED);
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        lab.send(&data([239, 1, 1, 1].into(), Transport::Udp(5000)), 10);
+        assert_eq!(lab.data(), [0, 10, 0], "admitted, dropped, would be dropped");
+    });
+}
+
 #[test]
 fn after_a_restart_without_policies_nobody_is_judged() {
     in_netns(|| {
@@ -164,6 +179,7 @@ fn a_new_abi_takes_policies_and_totals_of_rules_over() {
         new.abi += 1;
         let kernel = Kernel::open_and_upgrade(&new, support::agents_hook(), &[old.abi]).unwrap();
         assert_eq!(policy::read_rules(&kernel.maps).unwrap(), before);
+        assert_eq!(policy::enforced(&kernel.maps), ENFORCED);
         send();
         let after = policy::read_rules(&kernel.maps).unwrap();
         for (before, after) in before.iter().zip(&after) {

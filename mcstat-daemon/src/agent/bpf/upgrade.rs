@@ -68,6 +68,7 @@ pub fn prepare(options: &Options, old_abi: u32, new: &Maps) -> Result<Maps, Kern
         settings.hz = from.hz;
         settings.anchor_jiffies = from.anchor_jiffies;
         settings.anchor_ms = from.anchor_ms;
+        settings.enforced = from.enforced;
         settings.next_port_id = settings.next_port_id.max(from.next_port_id);
     });
     // Before the ports: they name their sets.

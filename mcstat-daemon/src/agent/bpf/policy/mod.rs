@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use mcstat_common::{
-    abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, PORT_REPORTS_ENFORCED, Port},
+    abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, PORT_REPORTS_ENFORCED, Port, Settings},
     policy::PortList,
 };
 use thiserror::Error;
@@ -108,10 +108,13 @@ pub fn recover(maps: &Maps) -> io::Result<()> {
         if let Ok(set @ 1..) = u16::try_from(port.policy_set) {
             known.pods.insert(pod_name(&port), set);
         }
-        known.enforced.data |= port.flags & PORT_DATA_ENFORCED != 0;
-        known.enforced.sources |= port.flags & PORT_FOREIGN_DROPPED != 0;
-        known.enforced.reports |= port.flags & PORT_REPORTS_ENFORCED != 0;
     }
+    let has = |flag: u32| maps.settings.read(0).enforced & u64::from(flag) != 0;
+    known.enforced = Enforced {
+        data: has(PORT_DATA_ENFORCED),
+        reports: has(PORT_REPORTS_ENFORCED),
+        sources: has(PORT_FOREIGN_DROPPED),
+    };
     Ok(())
 }
 
@@ -206,6 +209,8 @@ pub fn set_enforced(maps: &Maps, enforced: Enforced) {
     let mut known = maps.policies();
     known.enforced = enforced;
     let bits = u64::from(flags(enforced));
+    maps.setting(offset_of!(Settings, enforced))
+        .store(bits, Ordering::Release);
     let mask = u64::from(PORT_DATA_ENFORCED | PORT_REPORTS_ENFORCED | PORT_FOREIGN_DROPPED);
     for entry in table::entries(maps) {
         let word = maps.ports.word(entry.position, offset_of!(Port, flags));
@@ -215,7 +220,7 @@ pub fn set_enforced(maps: &Maps, enforced: Enforced) {
     }
 }
 
-/// What [`set_enforced`] last said; after a restart what the ports in the maps say.
+/// What [`set_enforced`] last said, over restarts.
 pub fn enforced(maps: &Maps) -> Enforced {
     maps.policies().enforced
 }
