@@ -4,7 +4,10 @@
 mod policy_lab;
 mod support;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, UdpSocket},
+};
 
 use mcstat::{
     agent::bpf::policy,
@@ -14,13 +17,14 @@ use mcstat::{
     },
 };
 use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPORT_V2};
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use policy_lab::{
     DROP_ONE, ENFORCED, Lab,
     messages::{Record, data, short, short_to, v3},
     policy_of,
     worlds::{self, Packet, Random, World},
 };
-use support::{Bpffs, frames, in_netns};
+use support::{Bpffs, frames, in_netns, ip, pod_port, wire::Wire};
 
 const WORLDS: usize = 8;
 const PACKETS: usize = 24;
@@ -322,5 +326,37 @@ fn bpftool_tells_rules_by_name_and_field() {
         let set = vec![u64::from(set >> 8), u64::from(set & 0xff)];
         let wanted = (48, set, 0, vec![239, 1, 0, 0]);
         assert!(prefixes.iter().any(|entry| prefix(entry) == wanted), "{prefixes:?}");
+    });
+}
+
+/// A packet of the kernel's own UDP_SEGMENT is one packet for a rule, with all of its segments.
+#[test]
+fn a_rule_counts_the_segments_of_a_segmented_send() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let mut lab = Lab::new(&bpffs.options());
+        let wire = Wire::new("pod-a");
+        let mut port = pod_port("a", "pod-a", wire.ifindex, &["10.0.0.2"]);
+        port.pod.namespace = "mkt".into();
+        let entry = support::enter(&lab.kernel, &port);
+        lab.kernel.programs.attach(&entry).unwrap();
+        wire.up(1500);
+        lab.set(policy_of("p", 5, DROP_ONE));
+        wire.pod.run(|| {
+            ip("addr add 10.0.0.2/24 dev eth0");
+            ip("route add 239.0.0.0/8 dev eth0");
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect("239.1.1.9:5000").unwrap();
+            (0..5).for_each(|_| drop(socket.send(&[3; 100]).unwrap()));
+            setsockopt(&socket, UdpGsoSegment, &1400).expect("UDP_SEGMENT (Linux 4.18)");
+            (0..20).for_each(|_| assert_eq!(socket.send(&[3; 14_000]).unwrap(), 14_000));
+        });
+        let headers = 14 + 20 + 8;
+        let wanted = Traffic {
+            packets: 25,
+            segments: 5 + 200,
+            bytes: 5 * (100 + headers) + 20 * (14_000 + headers),
+        };
+        assert_eq!(lab.rule("others").data, wanted);
     });
 }
