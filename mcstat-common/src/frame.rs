@@ -263,36 +263,6 @@ pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
     transport_at(packet, offset)
 }
 
-/// From the Ethertype to the UDP ports of an IPv4 packet without tags and options.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-struct PlainUdp {
-    ethertype_version_ihl_tos: u32,
-    total_length: u16,
-    id: u16,
-    fragment_ttl_protocol: u32,
-    checksum: u16,
-    addresses: [u32; 2],
-    source_port: u16,
-    destination_port: u16,
-}
-// SAFETY: packed integers.
-unsafe impl Plain for PlainUdp {}
-
-/// [`transport`] of what most datagrams are: UDP, not fragmented, without tags and options. `None` for any other, and
-/// where the ports lie outside the part that this view reaches.
-#[inline(always)]
-pub fn transport_of_plain<P: Packet>(packet: &P) -> Option<u32> {
-    // Several fields in one compare each, with what does not matter masked off.
-    const PLAIN: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-    const FIRST: u32 = u32::from_ne_bytes([0x1f, 0xff, 0, 0xff]);
-    let header = packet.read::<PlainUdp>(12)?;
-    (header.ethertype_version_ihl_tos & PLAIN == u32::from_ne_bytes([0x08, 0x00, 0x45, 0])
-        && header.fragment_ttl_protocol & FIRST == u32::from_ne_bytes([0, 0, 0, UDP])
-        && u16::from_be(header.total_length) as usize >= size_of::<Ipv4>() + 4)
-        .then(|| u16::from_be(header.destination_port) as u32)
-}
-
 /// [`transport`] of a frame without tags; of one with tags `None`. Without the offsets that tags make there is less for
 /// the verifier to walk through.
 #[inline(always)]

@@ -238,7 +238,7 @@ fn a_denial_is_a_drop_only_while_somebody_enforces_it() {
         };
         assert_eq!((igmp.would_drop, igmp.data), (would_drop, Traffic::default()));
         // A Pod that comes later is told the same.
-        let entry = support::enter(&lab.kernel, &support::pod_port("late", "lo2", 2, &[]));
+        let entry = support::enter(&lab.kernel, &pod_port("late", "lo2", 2, &[]));
         assert_eq!(
             entry.port.flags,
             mcstat_common::abi::PORT_DATA_ENFORCED | mcstat_common::abi::PORT_REPORTS_ENFORCED
@@ -347,7 +347,7 @@ fn a_rule_counts_the_segments_of_a_segmented_send() {
             ip("route add 239.0.0.0/8 dev eth0");
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.connect("239.1.1.9:5000").unwrap();
-            (0..5).for_each(|_| drop(socket.send(&[3; 100]).unwrap()));
+            (0..5).for_each(|_| assert_eq!(socket.send(&[3; 100]).unwrap(), 100));
             setsockopt(&socket, UdpGsoSegment, &1400).expect("UDP_SEGMENT (Linux 4.18)");
             (0..20).for_each(|_| assert_eq!(socket.send(&[3; 14_000]).unwrap(), 14_000));
         });

@@ -6,7 +6,10 @@ mod support;
 
 use mcstat::{
     agent::bpf::{Kernel, policy, table},
-    ledger::{snapshot::RuleReading, verdict::Transport},
+    ledger::{
+        snapshot::RuleReading,
+        verdict::{PodName, Tables, Transport},
+    },
 };
 use policy_lab::{
     DROP_ONE, ENFORCED, Lab,
@@ -94,6 +97,35 @@ fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_sets_that_say_somethin
     });
 }
 
+/// Two Pods share a set. While no agent runs one of them loses its label: the set, which stays, is not its any more.
+#[test]
+fn a_pod_that_no_rule_is_for_any_more_loses_a_set_that_stays() {
+    in_netns(|| {
+        let bpffs = Bpffs::new();
+        let [a, x] = ["a", "x"].map(|name| PodName::new("mkt", name));
+        let pods = [x.clone(), a.clone()];
+        let mut lab = Lab::with(&bpffs.options(), &x, &pods);
+        lab.enter();
+        lab.set(policy_of("p", 5, DROP_ONE));
+        let set = policy::set_of(&lab.kernel.maps, &a);
+        assert_eq!((set.is_some(), policy::set_of(&lab.kernel.maps, &x)), (true, set));
+        drop(lab);
+        // Only the other one is there now, so nothing is for x.
+        let mut lab = Lab::with(&bpffs.options(), &x, std::slice::from_ref(&a));
+        let stored = policy::stored(&lab.kernel.maps).unwrap();
+        lab.tables = Tables::adopting(&stored, policy::pods(&lab.kernel.maps));
+        assert!(lab.tables.has_rules(&x));
+        lab.set(policy_of("p", 5, DROP_ONE));
+        assert_eq!(policy::set_of(&lab.kernel.maps, &a), set, "it stayed where it was");
+        assert_eq!(policy::set_of(&lab.kernel.maps, &x), None);
+        assert!(!lab.tables.has_rules(&x));
+        lab.enforce(ENFORCED);
+        lab.send(&data([239, 1, 1, 1].into(), Transport::Udp(5000)), 10);
+        assert_eq!(lab.data(), [10, 0, 0], "admitted, dropped, would be dropped");
+        assert_eq!(lab.rule("one").data.packets, 0);
+    });
+}
+
 /// Rules that match nothing here make a set without entries. Its id is in use: after a restart nobody else gets it.
 #[test]
 fn a_set_without_entries_keeps_its_id_over_a_restart() {
@@ -119,7 +151,6 @@ fn a_set_without_entries_keeps_its_id_over_a_restart() {
     });
 }
 
-/// A Pod that no document names any more loses the set of the run before.
 /// The switch may be away when the agent comes back, and the Pod that comes then is the only one.
 #[test]
 fn a_node_without_pods_knows_over_a_restart_what_is_enforced() {
@@ -135,6 +166,7 @@ fn a_node_without_pods_knows_over_a_restart_what_is_enforced() {
     });
 }
 
+/// A Pod that no document names any more loses the set of the run before.
 #[test]
 fn after_a_restart_without_policies_nobody_is_judged() {
     in_netns(|| {

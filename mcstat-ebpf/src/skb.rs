@@ -62,7 +62,7 @@ impl Packet for Direct {
 impl Judged for Direct {
     #[inline(always)]
     fn transport(&self) -> Option<u32> {
-        frame::transport_of_plain(self).or_else(|| frame::transport_untagged(self))
+        frame::transport_untagged(self)
     }
 }
 

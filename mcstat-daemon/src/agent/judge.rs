@@ -256,12 +256,19 @@ impl Judge {
 
     /// Compiles and makes the change, and again where what it retired was in the way of more.
     fn bring(&mut self, model: &Model, pods: &[PodName], channels: &Channels) -> Result<(), JudgeError> {
+        let mut left_out = Vec::new();
         loop {
             let change = self.compiler.compile(model, pods)?;
-            let again = change.again;
-            self.make(change, channels)?;
-            if !again {
-                return Ok(());
+            let next = change.again.then(|| texts(&change.problems));
+            let made = self.make(change, channels);
+            // What was to be put right by this change, and is not.
+            if made.is_err() && !left_out.is_empty() {
+                complain(&mut self.complaints, left_out);
+                return made;
+            }
+            match (made, next) {
+                (Ok(()), Some(problems)) => left_out = problems,
+                (made, _) => return made,
             }
         }
     }
@@ -293,10 +300,7 @@ impl Judge {
         );
         // What the next change, which follows at once, puts right is nothing to complain of.
         if !change.again {
-            complain(
-                &mut self.complaints,
-                change.problems.iter().map(Problem::to_string).collect(),
-            );
+            complain(&mut self.complaints, texts(&change.problems));
         }
         self.compiler.release(std::mem::take(&mut change.retired));
         for reading in last {
@@ -305,6 +309,10 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+fn texts(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(Problem::to_string).collect()
 }
 
 fn known((key, uid, policy): (&ObjectKey, &Arc<str>, &Policy)) -> KnownPolicy {

@@ -158,6 +158,8 @@ pub struct Change {
     pub sets: Vec<Arc<PolicySet>>,
     /// Pods that get another set; `None`: no rule is for it any more, or it is gone.
     pub flips: Vec<(PodName, Option<Arc<PolicySet>>)>,
+    /// These are all Pods that have a set afterwards: it is the first change, and what an earlier run gave others ends.
+    pub whole: bool,
     /// What is to be deleted afterwards.
     pub retired: Retired,
     /// What is not judged as it is written: all there is, not only what is new.

@@ -45,6 +45,8 @@ pub(super) struct State {
     set_ids: Ids,
     /// Of an earlier run, until the first change that names it or leaves it out for good.
     stored: Stored,
+    /// No change was made yet: which Pods have sets of an earlier run is not known here.
+    first: bool,
 }
 
 impl State {
@@ -71,6 +73,7 @@ impl State {
             list_ids,
             set_ids: Ids::without(limits.sets, stored.sets.iter().map(|set| set.id)),
             stored,
+            first: true,
         }
     }
 
@@ -318,6 +321,7 @@ impl State {
         let known: BTreeSet<&PodName> = pods.iter().collect();
         let gone = self.pods.keys().filter(|pod| !known.contains(pod));
         change.flips.extend(gone.map(|pod| (pod.clone(), None)));
+        change.whole = std::mem::take(&mut self.first);
         self.pods = next;
     }
 

@@ -84,6 +84,10 @@ impl Tables {
 
     /// Second step: Pods get their sets.
     pub fn flip(&mut self, change: &Change) {
+        if change.whole {
+            let named: HashSet<&PodName> = change.flips.iter().map(|(pod, _)| pod).collect();
+            self.pods.retain(|pod, _| named.contains(pod));
+        }
         for (pod, set) in &change.flips {
             match set {
                 Some(set) => self.pods.insert(pod.clone(), (set.id, set.spaces)),
@@ -94,9 +98,6 @@ impl Tables {
 
     /// Last step, in the kernel after an RCU wait: what no Pod uses goes.
     pub fn delete(&mut self, retired: &Retired) {
-        // Pods that a change knows nothing of, with sets of an earlier run.
-        let sets: HashSet<u16> = retired.sets.iter().map(|set| set.id).collect();
-        self.pods.retain(|_, (set, _)| !sets.contains(set));
         for (key, _) in retired.sets.iter().flat_map(|set| set.all()) {
             self.trie.remove(&key);
             // A set goes whole.

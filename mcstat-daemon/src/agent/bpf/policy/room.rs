@@ -58,7 +58,6 @@ impl Policies {
     /// Gives every Pod its set, unless that is still missing.
     pub(super) fn assign(&mut self, change: &Change, missing: &[&PolicySet]) {
         let missing: BTreeSet<u16> = missing.iter().map(|set| set.id).collect();
-        let retired: BTreeSet<u16> = change.retired.sets.iter().map(|set| set.id).collect();
         let flips: BTreeMap<&PodName, u16> = change.flips.iter().map(|(pod, set)| (pod, set_id(set))).collect();
         for (pod, set) in flips.iter().filter(|(_, set)| !missing.contains(set)) {
             match set {
@@ -66,9 +65,9 @@ impl Policies {
                 set => self.pods.insert((*pod).clone(), *set),
             };
         }
-        // Pods that the change knows nothing of, with sets of an earlier run.
-        self.pods
-            .retain(|pod, set| !retired.contains(set) || flips.contains_key(pod));
+        if change.whole {
+            self.pods.retain(|pod, _| flips.contains_key(pod));
+        }
     }
 
     /// Takes off the list the sets that no Pod has any more.
