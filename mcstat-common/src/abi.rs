@@ -496,11 +496,11 @@ abi! {
         /// As [`RuleName::action`].
         pub action: u32,
         /// As [`RuleName::namespace`].
-        pub namespace: [u8; 64],
+        pub namespace: [u8; RULE_NAMESPACE_BYTES],
         /// As [`RuleName::policy`].
-        pub policy: [u8; 256],
+        pub policy: [u8; RULE_POLICY_BYTES],
         /// As [`RuleName::rule`].
-        pub rule: [u8; 248],
+        pub rule: [u8; RULE_BYTES],
     }
 }
 
