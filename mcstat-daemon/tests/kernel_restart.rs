@@ -215,6 +215,15 @@ fn a_full_map_of_denials_is_told_and_takes_more_when_there_is_room() {
         write(&many(DENIED_ENTRIES)).unwrap();
         write(&many(DENIED_ENTRIES + 1)).unwrap_err();
         assert_eq!(kernel.maps.kept.denied(), many(DENIED_ENTRIES));
+        // A denial in front of all others finds no room; the rule of the last one has another name, and that is taken.
+        let mut crowded = many(DENIED_ENTRIES);
+        let mut wanted = crowded.clone();
+        let last = |all: &mut Denials| all.last_entry().unwrap().get_mut().rule = "renamed".to_owned();
+        crowded.extend(denials(&[(0, "239.1.0.0")]));
+        last(&mut crowded);
+        last(&mut wanted);
+        write(&crowded).unwrap_err();
+        assert_eq!(kernel.maps.kept.denied(), wanted);
         let mut others = many(DENIED_ENTRIES + 1);
         others.pop_first();
         write(&others).unwrap();

@@ -48,7 +48,7 @@ impl DeniedMap {
         &self.written
     }
 
-    /// Makes the map hold these and no others.
+    /// Makes the map hold these and no others, as far as it can: one that has no room keeps none of the others back.
     pub(super) fn write<'a>(
         &mut self,
         denials: impl Iterator<Item = ((u32, IpAddr), &'a RuleReference)>,
@@ -60,19 +60,22 @@ impl DeniedMap {
             .filter(|key| !denials.contains_key(key))
             .copied()
             .collect();
+        let mut done = Ok(());
         for key in gone {
             match self.map.remove(&bytes_of(key)) {
-                Ok(()) | Err(MapError::KeyNotFound) => self.written.remove(&key),
-                Err(error) => return Err(error),
-            };
+                Ok(()) | Err(MapError::KeyNotFound) => drop(self.written.remove(&key)),
+                Err(error) => done = done.and(Err(error)),
+            }
         }
         for (key, rule) in denials {
             if self.written.get(&key) != Some(rule) {
-                self.map.insert(bytes_of(key), to_bytes::<_, VALUE>(&value(rule)), 0)?;
-                self.written.insert(key, rule.clone());
+                match self.map.insert(bytes_of(key), to_bytes::<_, VALUE>(&value(rule)), 0) {
+                    Ok(()) => drop(self.written.insert(key, rule.clone())),
+                    Err(error) => done = done.and(Err(error)),
+                }
             }
         }
-        Ok(())
+        done
     }
 }
 
