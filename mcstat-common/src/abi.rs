@@ -53,22 +53,60 @@ abi! {
         pub direction: u8,
         /// [`IPV4`] or [`IPV6`].
         pub family: u8,
+        /// 1 where the source is none of the Pod's addresses (IPv4 that the Pod sends), else 0.
+        pub foreign: u8,
         /// Always zero.
-        pub pad: [u8; 2],
+        pub pad: u8,
         /// Destination address.
         pub group: [u8; 16],
         /// Source address in the SSM ranges, else zero.
         pub source: [u8; 16],
-        /// Cached verdict: {generation: 32, port list: 16, decision: 16}; see [`crate::slot::verdict_word`].
-        pub verdict: u64,
+        /// First UDP destination port for which the decision holds. This and the next three are one word, the slot's
+        /// verdict: see [`crate::slot::verdict_word`].
+        pub first_port: u16,
+        /// Last one.
+        pub last_port: u16,
+        /// What was decided on every packet in `counters`; see [`crate::policy::DECISION_DROP`].
+        pub decision: u16,
+        /// [`Port::generation`] under which that is known; [`crate::slot::UNPOLICED`] = for ever, 0 = not judged.
+        pub generation: u16,
         /// `jiffies64` of the insertion.
         pub since: u64,
     }
 }
 
+/// Where a slot's verdict word lies in it.
+pub const SLOT_VERDICT: usize = core::mem::offset_of!(Slot, first_port);
+
 abi! {
-    /// Map `counters`, per CPU: what one CPU counted in the slot of the same index.
+    /// Map `counters`, per CPU: what one CPU counted in the slot of the same index, under the slot's decision: packets
+    /// that were admitted, or denied, all of them.
     pub struct Counter {
+        /// skbs.
+        pub packets: u64,
+        /// Σ skb->len of them.
+        pub bytes: u64,
+        /// Σ max(1, gso_segs) of them.
+        pub segments: u64,
+        /// skbs with TTL or hop limit 1 or less.
+        pub ttl1: u64,
+        /// How often `source` changed.
+        pub source_changes: u64,
+        /// Source of the last packet on this CPU.
+        pub source: [u8; 16],
+        /// Low half of `jiffies64` at the last packet on this CPU; 0 before the first.
+        pub last_seen: u32,
+        /// Always zero.
+        pub pad: u32,
+    }
+}
+
+abi! {
+    /// Map `carried`, written by the agent alone: what belongs to the slot of the same index but is not in `counters`.
+    ///
+    /// Every total is `Carry` and the sum over the CPUs of `Counter`, by the slot's decision. Here stands what was counted
+    /// under other decisions, or under an older ABI.
+    pub struct Carry {
         /// Admitted skbs.
         pub packets: u64,
         /// Σ skb->len of admitted skbs.
@@ -77,45 +115,14 @@ abi! {
         pub segments: u64,
         /// skbs denied by an enforced rule.
         pub dropped: u64,
-        /// Source of the last packet on this CPU.
-        pub source: [u8; 16],
-        /// Low half of `jiffies64` at the last packet on this CPU; 0 before the first.
-        pub last_seen: u32,
-        /// How often `source` changed, modulo 2^32: the agent folds it into [`Carry::source_changes`].
-        pub source_changes: u32,
-        /// skbs denied by a rule that nobody enforces, modulo 2^32 as above.
-        pub would_drop: u32,
-        /// skbs with TTL or hop limit 1 or less, modulo 2^32 as above.
-        pub ttl1: u32,
-    }
-}
-
-abi! {
-    /// Map `carried`, written by the agent alone: what belongs to the slot of the same index but is not in `counters`.
-    ///
-    /// Every total is `Carry + Σ over CPUs of Counter`. Here stand the totals of an older ABI and, for the 32-bit
-    /// counters, 2^32 for each time their sum wrapped.
-    pub struct Carry {
-        /// Added to [`Counter::packets`].
-        pub packets: u64,
-        /// Added to [`Counter::bytes`].
-        pub bytes: u64,
-        /// Added to [`Counter::segments`].
-        pub segments: u64,
-        /// Added to [`Counter::dropped`].
-        pub dropped: u64,
-        /// Added to [`Counter::source_changes`].
-        pub source_changes: u64,
-        /// Added to [`Counter::would_drop`].
+        /// skbs denied by a rule that nobody enforces; among the admitted.
         pub would_drop: u64,
         /// Added to [`Counter::ttl1`].
         pub ttl1: u64,
+        /// Added to [`Counter::source_changes`].
+        pub source_changes: u64,
         /// `jiffies64` of the last packet under an older ABI; counts only until the first packet since. 0 = none.
         pub last_seen: u64,
-        /// The last sums, modulo 2^32, of source changes, would-drops and TTL 1: a smaller one next time has wrapped.
-        pub last_sums: [u32; 3],
-        /// Always zero.
-        pub pad: u32,
     }
 }
 
@@ -178,15 +185,19 @@ abi! {
         pub ifindex: u32,
         /// Assigned by the agent, never used again; the key of the port's slots.
         pub id: u32,
-        /// Generation of the port's verdicts; a cached verdict of another generation is judged anew. One word with
-        /// `policy_set`: both change at once.
-        pub generation: u32,
-        /// Policy set that judges this port; 0 = none.
-        pub policy_set: u32,
+        /// Generation of the port's verdicts, 1 to [`crate::slot::LAST_GENERATION`]: under another one a slot's verdict is
+        /// judged anew. One word with the next three, what verdicts depend on: all change at once.
+        pub generation: u16,
         /// [`PORT_FOREIGN_DROPPED`], [`PORT_DATA_ENFORCED`], [`PORT_REPORTS_ENFORCED`].
-        pub flags: u32,
+        pub flags: u16,
+        /// Policy set that judges this port; 0 = none.
+        pub policy_set: u16,
+        /// Always zero.
+        pub pad_policy: u16,
         /// How many of `addresses` are known; 0 = no source is foreign.
         pub address_count: u32,
+        /// Always zero.
+        pub pad_addresses: u32,
         /// The Pod's own IPv4 addresses.
         pub addresses: [[u8; 4]; PORT_ADDRESSES],
         /// When counting began, in milliseconds since 1970 (UTC).
@@ -207,14 +218,15 @@ abi! {
 }
 
 /// [`Port::flags`]: the switch drops IPv4 data from foreign sources at once.
-pub const PORT_FOREIGN_DROPPED: u32 = 1;
+pub const PORT_FOREIGN_DROPPED: u16 = 1;
 /// [`Port::flags`]: data that a rule denies is dropped, not only would be.
-pub const PORT_DATA_ENFORCED: u32 = 2;
+pub const PORT_DATA_ENFORCED: u16 = 2;
 /// [`Port::flags`]: the same of IGMP reports.
-pub const PORT_REPORTS_ENFORCED: u32 = 4;
+pub const PORT_REPORTS_ENFORCED: u16 = 4;
 
 abi! {
-    /// Map `rules`, per CPU: what the rule of that slot decided on one CPU. Slot 0 is no rule.
+    /// Map `rules`, per CPU: what the rule of that slot decided on one CPU, but for data packets that have a slot in `slots`
+    /// with its decision: those stand in `counters`. Slot 0 is no rule.
     pub struct RuleCounter {
         /// Data skbs: admitted by a rule that allows, denied by one that drops and is enforced.
         pub packets: u64,
@@ -257,8 +269,9 @@ abi! {
         pub action: u32,
         /// When counting began, in milliseconds since 1970 (UTC).
         pub start_ms: u64,
-        /// To be added to the counters, in their order: totals of an older ABI, and the IGMP queries that the switch counted
-        /// for it (messages, their bytes, records).
+        /// To be added to the counters, in their order: data packets of slots whose decision is another now or that are
+        /// gone, totals of an older ABI, and the IGMP queries that the switch counted for it (messages, their bytes,
+        /// records).
         pub carried: [u64; 9],
         /// Of a rule on IGMP queries, the switch's flow that was counted last: its conjunction, and in bit 32 whether it
         /// drops; 0 = none.
@@ -358,6 +371,16 @@ abi! {
         pub fold_family: u64,
         /// Redo log: the new totals.
         pub fold_total: OtherGroups,
+        /// Redo log of a settlement: 1 + index of the slot whose counters move into `carried` and to their rule; 0 = none.
+        pub settle_slot: u64,
+        /// Redo log: the new totals of the slot.
+        pub settle_carry: Carry,
+        /// Redo log: index in `rule_names`; 0 = none.
+        pub settle_rule: u64,
+        /// Redo log: the rule's new packets, segments and bytes in [`RuleName::carried`].
+        pub settle_data: [u64; 3],
+        /// Redo log: its new packets that would be dropped.
+        pub settle_would_drop: u64,
         /// What is known to be enforced on this node, as in [`Port::flags`]: for ports that come while the switch is away.
         pub enforced: u64,
     }
@@ -509,7 +532,7 @@ const _: () = {
     assert!(size_of::<Denied>() == 576);
     assert!(size_of::<Slot>() == 64);
     assert!(size_of::<Counter>() == 64);
-    assert!(size_of::<Carry>() == 80);
+    assert!(size_of::<Carry>() == 64 && SLOT_VERDICT.is_multiple_of(8));
     assert!(size_of::<PortStats>() == 360);
     assert!(size_of::<Port>() == 512);
     assert!(size_of::<RuleCounter>() == 80);

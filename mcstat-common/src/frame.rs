@@ -249,7 +249,7 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
     })
 }
 
-/// What [`crate::policy::decide`] takes of a frame that was classified as IPv4 data; `None` when its UDP ports lie
+/// What [`crate::policy::judge`] takes of a frame that was classified as IPv4 data; `None` when its UDP ports lie
 /// outside the part that this view reaches. Ports that the packet is too short for lie in no packet.
 #[inline(always)]
 pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
@@ -263,14 +263,35 @@ pub fn transport<P: Packet>(packet: &P) -> Option<u32> {
     transport_at(packet, offset)
 }
 
-/// [`transport`] of a frame without tags; of one with tags `None`. Without the offsets that tags make there is less for
-/// the verifier to walk through.
+/// An Ethernet type, the IPv4 header without options, and the ports of UDP behind it.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct PlainUdp {
+    ethertype: u16,
+    ip: Ipv4,
+    source_port: u16,
+    destination_port: u16,
+}
+// SAFETY: packed integers.
+unsafe impl Plain for PlainUdp {}
+
+/// [`transport`] of a frame without tags and IP options that reaches to its UDP ports; `None` of any other. For the path of a
+/// hit: one read, at a fixed place.
 #[inline(always)]
-pub fn transport_untagged<P: Packet>(packet: &P) -> Option<u32> {
-    if u16::from_be(packet.read::<u16>(12)?) != IPV4_ETHERTYPE {
+pub fn transport_plain<P: Packet>(packet: &P) -> Option<u32> {
+    let head = packet.read::<PlainUdp>(ETHERNET - 2)?;
+    let [version_ihl, _] = { head.ip.version_ihl_tos }.to_ne_bytes();
+    let [_, protocol] = { head.ip.ttl_protocol }.to_ne_bytes();
+    if head.ethertype != IPV4_ETHERTYPE.to_be() || version_ihl != 0x45 {
         return None;
     }
-    transport_at(packet, ETHERNET)
+    if protocol != UDP {
+        return Some(TRANSPORT_OTHER);
+    }
+    if head.ip.fragment & 0x1fff_u16.to_be() != 0 || u16::from_be(head.ip.total_length) < 24 {
+        return Some(TRANSPORT_FRAGMENT);
+    }
+    Some(u16::from_be(head.destination_port) as u32)
 }
 
 #[inline(always)]

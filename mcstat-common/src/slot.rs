@@ -1,10 +1,10 @@
-//! A slot's life: its state word, the hash of its key, and the cached verdict.
+//! A slot's life: its state word, the hash of its key, and its verdict.
 //!
 //! EMPTY → BUSY (one CPU inserts) → READY → DEAD (the agent has chosen it) → FOLDED (its totals are in the port's) →
 //! EMPTY. Only programs make the first two steps, only the agent the others. The upper 61 bits of READY and DEAD hold
 //! the key's hash, so that a scan compares one word per way.
 
-use crate::policy::PolicyValue;
+use crate::policy::{DECISION_DROP, DECISION_UNENFORCED};
 
 /// Free: counters, key and carry are zero.
 pub const EMPTY: u64 = 0;
@@ -34,7 +34,7 @@ pub const fn word(hash: u64, state: u64) -> u64 {
 /// The key of a slot, as words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// Port id (low half), direction (next byte), family (next byte): the words of `Slot` from `port` on.
+    /// Port id (low half), then a byte each: direction, family, foreign source. The words of `Slot` from `port` on.
     pub owner: u64,
     /// Destination address, IPv4-mapped for IPv4; native-order words of the network-order bytes.
     pub group: [u64; 2],
@@ -43,10 +43,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// The word that holds owner, direction and family as they lie in [`crate::abi::Slot`] (little-endian hosts).
+    /// The word that holds owner, direction, family and whether the source is foreign, as they lie in [`crate::abi::Slot`]
+    /// (little-endian hosts).
     #[inline(always)]
-    pub const fn owner(port: u32, direction: u8, family: u8) -> u64 {
-        (port as u64) | ((direction as u64) << 32) | ((family as u64) << 40)
+    pub const fn owner(port: u32, direction: u8, family: u8, foreign: bool) -> u64 {
+        (port as u64) | ((direction as u64) << 32) | ((family as u64) << 40) | ((foreign as u64) << 48)
     }
 
     /// Hash of the key: all bits depend on all bits, and on the seed that only this node knows.
@@ -89,23 +90,70 @@ pub enum Verdict {
     WouldDrop = 3,
 }
 
-/// The cached verdict word {generation, port list, decision}; 0 is of no generation that a port has.
+impl Verdict {
+    /// Of a slot's decision.
+    #[inline(always)]
+    pub const fn of(decision: u16) -> Self {
+        match decision & (DECISION_DROP | DECISION_UNENFORCED) {
+            0 => Self::Allow,
+            DECISION_DROP => Self::Drop,
+            _ => Self::WouldDrop,
+        }
+    }
+}
+
+/// Verdict word of a slot that has none and has counted nothing: the first packet of its key makes it its own.
+pub const UNJUDGED: u64 = 0;
+/// Greatest generation of a port; behind it comes 1.
+pub const LAST_GENERATION: u16 = 0xfffd;
+/// Generation of a verdict that the agent is taking off its slot: no packet counts under it.
+pub const SETTLING: u16 = 0xfffe;
+/// Generation of the verdict on what no policy is about: all but IPv4 that the Pod sends.
+pub const UNPOLICED: u16 = 0xffff;
+
+/// A slot's verdict in one word: {generation: 16, decision: 16, ports: 32}; see [`crate::policy::holds_for`]. The decision
+/// and the ports never change while the slot counts: packets on which another was made have a slot of their own.
 #[inline(always)]
-pub const fn verdict_word(generation: u32, value: PolicyValue) -> u64 {
-    ((generation as u64) << 32) | ((value.list as u64) << 16) | value.decision as u64
+pub const fn verdict_word(generation: u16, decision: u16, ports: u32) -> u64 {
+    ((generation as u64) << 48) | ((decision as u64) << 32) | ports as u64
 }
 
 /// The generation of a verdict word.
 #[inline(always)]
-pub const fn verdict_generation(word: u64) -> u32 {
-    (word >> 32) as u32
+pub const fn verdict_generation(word: u64) -> u16 {
+    (word >> 48) as u16
 }
 
-/// What was cached: the decision, and the list that comes before it.
+/// The decision of a verdict word.
 #[inline(always)]
-pub const fn verdict_value(word: u64) -> PolicyValue {
-    PolicyValue {
-        list: (word >> 16) as u16,
-        decision: word as u16,
+pub const fn verdict_decision(word: u64) -> u16 {
+    (word >> 32) as u16
+}
+
+/// The ports of a verdict word.
+#[inline(always)]
+pub const fn verdict_ports(word: u64) -> u32 {
+    word as u32
+}
+
+/// Whether two verdict words differ in nothing but the generation.
+#[inline(always)]
+pub const fn is_same_verdict(one: u64, other: u64) -> bool {
+    (one ^ other) << 16 == 0
+}
+
+/// The same verdict under [`SETTLING`].
+#[inline(always)]
+pub const fn settling(word: u64) -> u64 {
+    verdict_word(SETTLING, verdict_decision(word), verdict_ports(word))
+}
+
+/// The generation that follows.
+#[inline(always)]
+pub const fn next_generation(generation: u16) -> u16 {
+    if generation >= LAST_GENERATION {
+        1
+    } else {
+        generation + 1
     }
 }

@@ -1,7 +1,7 @@
 //! The UDP port that policies ask for, against one read off byte by byte (RFC 791 §3.1, RFC 768).
 
 use mcstat_common::{
-    frame::{Class, classify, transport, transport_untagged},
+    frame::{Class, classify, transport, transport_plain},
     policy::{TRANSPORT_FRAGMENT, TRANSPORT_OTHER},
 };
 use proptest::prelude::*;
@@ -73,7 +73,12 @@ proptest! {
         let frame = frame.as_slice();
         prop_assert!(matches!(classify(&frame), Class::Data(_)), "{:?}", classify(&frame));
         prop_assert_eq!(transport(&frame), Some(shape.wanted()));
-        prop_assert_eq!(transport_untagged(&frame), (shape.tags == 0).then(|| shape.wanted()));
+        let plain = shape.tags == 0 && shape.options == 0 && shape.payload >= 4;
+        prop_assert_eq!(transport_plain(&frame), plain.then(|| shape.wanted()));
+        // What lies behind a packet is padding.
+        let padded = [frame, &[0xff; 24]].concat();
+        let plain = shape.tags == 0 && shape.options == 0;
+        prop_assert_eq!(transport_plain(&padded.as_slice()), plain.then(|| shape.wanted()));
     }
 
     #[test]
@@ -81,6 +86,6 @@ proptest! {
         let frame = shape.frame();
         let frame = &frame[..seen.min(frame.len())];
         prop_assert_eq!(transport(&frame), None);
-        prop_assert_eq!(transport_untagged(&frame), None);
+        prop_assert_eq!(transport_plain(&frame), None);
     }
 }

@@ -11,14 +11,13 @@ use mcstat::{
         Kernel, KernelError,
         attach::Hook,
         maps::{Options, update_settings},
-        read::{self, Reader},
         ring,
     },
     ledger::snapshot::KernelReading,
 };
 use mcstat_common::{abi::ABI_VERSION, control::ControlCounts};
 use support::{
-    Bpffs, attach, frames, in_netns, open, reading, run, total,
+    Bpffs, attach, frames, in_netns, open, read_all, reading, run, total,
     wire::{Sender, Wire},
 };
 
@@ -172,13 +171,12 @@ fn flood(ring_bytes: u32, events: (u32, u32)) -> Flood {
                 other.pod.run(|| Sender::on("eth0").send(&frames, 1));
             }
         }
-        let clock = kernel.clock.read(&kernel.maps).unwrap();
         let mut taken = BTreeMap::new();
         for event in ring::drain(&mut kernel.ring) {
             assert_eq!(event.header.captured, 28, "an IPv4 header and eight bytes");
             *taken.entry(event.header.port).or_default() += 1;
         }
-        let (_, health) = read::read(&kernel.maps, &mut Reader::new(&kernel.maps), &clock).unwrap();
+        let health = read_all(&kernel).kernel;
         let outbound = wires.each_ref().map(|wire| reading(&kernel, &wire.host).outbound);
         Flood {
             kernel: health,

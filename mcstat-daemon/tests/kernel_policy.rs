@@ -307,11 +307,20 @@ fn bpftool_tells_rules_by_name_and_field() {
             ("p".into(), "uid-p".into())
         );
         assert_eq!((value["kind"].as_u64(), value["action"].as_u64()), (Some(1), Some(1)));
-        let rules = dump("rules");
-        let rule = rules.iter().find(|rule| rule["key"] == name["key"]).unwrap();
-        let cpus = rule["values"].as_array().unwrap().iter();
-        let packets: u64 = cpus.map(|cpu| cpu["value"]["packets"].as_u64().unwrap()).sum();
-        assert_eq!(packets, 3);
+        let packets = |entries: &[serde_json::Value], key: &serde_json::Value| -> u64 {
+            let entry = entries.iter().find(|entry| entry["key"] == *key).unwrap();
+            let cpus = entry["values"].as_array().unwrap().iter();
+            cpus.map(|cpu| cpu["value"]["packets"].as_u64().unwrap()).sum()
+        };
+        let slots = dump("slots");
+        let decided = |slot: &&serde_json::Value| slot["value"]["decision"] == name["key"];
+        let [slot] = slots.iter().filter(decided).collect::<Vec<_>>()[..] else {
+            panic!("one slot of the rule that allows");
+        };
+        let ports = (&slot["value"]["first_port"], &slot["value"]["last_port"]);
+        assert_eq!(ports, (&0.into(), &65535.into()), "whatever the port");
+        assert_eq!(packets(&dump("counters"), &slot["key"]), 3);
+        assert_eq!(packets(&dump("rules"), &name["key"]), 0, "what has no slot");
         let set = policy::set_of(&lab.kernel.maps, &lab.pod).unwrap();
         let prefixes = dump("policies");
         let prefix = |entry: &serde_json::Value| {

@@ -16,7 +16,7 @@ use policy_lab::{
     messages::{Record, data, v3},
     objects, policy_of,
 };
-use support::{Bpffs, in_netns, veth::Veth};
+use support::{Bpffs, in_netns, read_all, veth::Veth};
 
 #[test]
 fn a_restart_keeps_slots_and_totals_of_rules_and_replaces_sets_that_say_something_else() {
@@ -138,7 +138,7 @@ fn a_set_without_entries_keeps_its_id_over_a_restart() {
             5,
             "{name: tcp, action: Drop, to: [{ipBlock: {cidr: 239.1.1.1/32}}], ports: [{protocol: TCP, port: 80}]}",
         ));
-        let set = u16::try_from(lab.kernel.maps.ports.read(entry.position).policy_set).unwrap();
+        let set = lab.kernel.maps.ports.read(entry.position).policy_set;
         assert_ne!(set, 0);
         let stored = policy::stored(&lab.kernel.maps).unwrap();
         let found: Vec<_> = stored.sets.iter().map(|set| (set.id, set.entries.len())).collect();
@@ -147,7 +147,7 @@ fn a_set_without_entries_keeps_its_id_over_a_restart() {
         let mut again = Lab::new(&bpffs.options());
         again.set(policy_of("p", 5, DROP_ONE));
         let now = again.kernel.maps.ports.read(entry.position).policy_set;
-        assert_ne!(now, u32::from(set), "another set has another id");
+        assert_ne!(now, set, "another set has another id");
     });
 }
 
@@ -210,10 +210,10 @@ fn a_new_abi_takes_policies_and_totals_of_rules_over() {
         let mut new = bpffs.options();
         new.abi += 1;
         let kernel = Kernel::open_and_upgrade(&new, support::agents_hook(), &[old.abi]).unwrap();
-        assert_eq!(policy::read_rules(&kernel.maps).unwrap(), before);
+        assert_eq!(read_all(&kernel).rules, before);
         assert_eq!(policy::enforced(&kernel.maps), ENFORCED);
         send();
-        let after = policy::read_rules(&kernel.maps).unwrap();
+        let after = read_all(&kernel).rules;
         for (before, after) in before.iter().zip(&after) {
             assert_eq!((&before.row, before.start), (&after.row, after.start));
             let grown = (2 * before.data.packets, 2 * before.records, 2 * before.messages);

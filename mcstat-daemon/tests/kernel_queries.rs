@@ -14,7 +14,7 @@ use mcstat::{
     },
 };
 use policy_lab::{Lab, objects};
-use support::{Bpffs, in_netns};
+use support::{Bpffs, in_netns, read_all};
 
 fn query_rule(action: &str) -> Vec<Object> {
     objects(&format!(
@@ -105,15 +105,8 @@ fn what_the_switch_counted_lives_as_long_as_the_rule() {
         let mut newer = bpffs.options();
         newer.abi += 1;
         let kernel = Kernel::open_and_upgrade(&newer, support::agents_hook(), &[options.abi]).unwrap();
-        assert_eq!(
-            policy::read_rules(&kernel.maps).unwrap(),
-            [again.clone()],
-            "another ABI"
-        );
+        assert_eq!(read_all(&kernel).rules, [again.clone()], "another ABI");
         write(&kernel, queried(&again, 1, Verdict::Drop, 7));
-        assert_eq!(
-            told(&policy::read_rules(&kernel.maps).unwrap()[0]),
-            sum(2, (Verdict::Drop, 7))
-        );
+        assert_eq!(told(&read_all(&kernel).rules[0]), sum(2, (Verdict::Drop, 7)));
     });
 }

@@ -11,13 +11,13 @@ use std::{
 };
 
 use agent_process::{Node, packets};
-use mcstat::agent::bpf::{free, read, sys, table};
+use mcstat::agent::bpf::{free, sys, table};
 use mcstat_bed::{
     netns::Netns,
     traffic::send::{Plan, Sender},
 };
 use serde_json::{Value, json};
-use support::{Bpffs, enter, frames, in_netns, open, pod_port, reading, total, wire::eventually};
+use support::{Bpffs, enter, frames, in_netns, open, pod_port, read_all, reading, total, wire::eventually};
 
 const GROUPS: [&str; 2] = ["239.1.1.1", "239.1.1.2"];
 
@@ -132,8 +132,7 @@ fn a_port_that_is_half_given_back_is_not_read() {
         drop(kernel);
         let kernel = open(&bpffs.options());
         let clock = kernel.clock.read(&kernel.maps).unwrap();
-        let mut reader = read::Reader::new(&kernel.maps);
-        let (ports, _) = read::read(&kernel.maps, &mut reader, &clock).unwrap();
+        let ports = read_all(&kernel).ports;
         assert!(ports.is_empty(), "{ports:?}");
         let kept = kernel.maps.kept.vanished_readings(&clock);
         assert_eq!(kept.len(), 1);

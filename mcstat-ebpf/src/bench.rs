@@ -32,15 +32,14 @@ mod programs {
     use mcstat_common::{
         abi::{Counter, OUTBOUND},
         frame::{Class, Datagram, classify, is_ssm, mapped},
-        policy::PolicyValue,
-        slot::{self, Key, Verdict},
+        policy::PORTS_ALL,
+        slot::{self, Key},
     };
 
     use crate::{
         atomic,
         data::{self, Size, count, is_foreign},
         maps::{port_of, port_stats},
-        policy::verdict,
         skb::Direct,
     };
 
@@ -74,12 +73,11 @@ mod programs {
             packets: 0,
             bytes: 0,
             segments: 0,
-            dropped: 0,
+            ttl1: 0,
+            source_changes: 0,
             source: [0; 16],
             last_seen: 0,
-            source_changes: 0,
-            would_drop: 0,
-            ttl1: 0,
+            pad: 0,
         },
         verdict: 0,
     };
@@ -140,7 +138,9 @@ mod programs {
     #[classifier]
     pub(crate) fn bench_cold(ctx: TcContext) -> i32 {
         if let Some((skb, ifindex, datagram)) = picked(&ctx, 1) {
-            data::account(skb, &Direct::new(skb), ifindex, &datagram, OUTBOUND);
+            if let Some(frame) = data::account(skb, &Direct::new(skb), ifindex, &datagram, OUTBOUND) {
+                data::judge_and_count(skb, frame);
+            }
         }
         TC_ACT_UNSPEC
     }
@@ -192,8 +192,8 @@ mod programs {
         let Some((position, port)) = port_of(ifindex) else {
             return;
         };
-        let slot_key = data::key(port, datagram, OUTBOUND);
         let foreign = is_foreign(port, datagram);
+        let slot_key = data::key(port, datagram, OUTBOUND, foreign);
         if foreign && let Some(stats) = port_stats(position, OUTBOUND) {
             // SAFETY: a map value.
             atomic::add(unsafe { &raw mut (*stats).foreign_source }, 1);
@@ -208,28 +208,22 @@ mod programs {
         unsafe {
             let generation = (*port).generation;
             if slot::verdict_generation((*value).verdict) != generation {
-                (*value).verdict = slot::verdict_word(generation, PolicyValue { list: 0, decision: 0 });
+                (*value).verdict = slot::verdict_word(generation, 0, PORTS_ALL);
             }
-            let verdict = verdict(port, foreign, slot::verdict_value((*value).verdict).decision);
-            count(Size::of(skb), &raw mut (*value).counter, datagram, verdict);
+            count(Size::of(skb), &raw mut (*value).counter, datagram);
         }
     }
 
     #[inline(always)]
     fn hash_bare(skb: *mut __sk_buff, ifindex: u32, datagram: &Datagram) {
         let key = HashKey {
-            owner: Key::owner(ifindex, OUTBOUND, datagram.family),
+            owner: Key::owner(ifindex, OUTBOUND, datagram.family, false),
             group: datagram.group,
             source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
         };
         if let Some(value) = look_up(&BARE, &key) {
             // SAFETY: this CPU's own map value.
-            count(
-                Size::of(skb),
-                unsafe { &raw mut (*value).counter },
-                datagram,
-                Verdict::Allow as u8,
-            );
+            count(Size::of(skb), unsafe { &raw mut (*value).counter }, datagram);
         }
     }
 

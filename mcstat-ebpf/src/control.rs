@@ -15,6 +15,7 @@ use crate::{
     atomic,
     maps::{EVENT_COUNTS, EVENTS, REPORT_WALK, SETTINGS, port_of, port_stats, ring_half},
     report,
+    skb::opaque,
 };
 
 /// Counts one frame in the counter at `index` of `ControlCounts`.
@@ -49,6 +50,8 @@ fn bump(stats: *mut PortStats, index: u32) {
 #[inline(never)]
 pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction: u32, place: u64) {
     let direction = direction as u8 & 1;
+    let (kind, ip_offset) = (opaque(kind as u64, skb) as u32, opaque(ip_offset as u64, skb) as u32);
+    let place = opaque(place, skb);
     // SAFETY: the context of a classifier.
     let ifindex = unsafe { (*skb).ifindex };
     let Some((position, port)) = port_of(ifindex) else {
@@ -58,12 +61,8 @@ pub(crate) fn message(skb: *mut __sk_buff, kind: u32, ip_offset: u32, direction:
         return;
     };
     let Some(walk) = REPORT_WALK.get_ptr_mut(0) else { return };
-    // To the verifier a value in a map is any: it walks through all of this once, not once for each kind.
     // SAFETY: this CPU's own map value.
-    let kind = unsafe {
-        atomic::store(&raw mut (*walk).kind, kind);
-        atomic::load(&raw const (*walk).kind)
-    };
+    unsafe { atomic::store(&raw mut (*walk).kind, kind) };
     bump(stats, kind);
     if direction == OUTBOUND {
         report::walk_report(skb, position, ip_offset, place);

@@ -7,34 +7,31 @@ use aya_ebpf::{
 use mcstat_common::{
     abi::{Counter, INBOUND, IPV4, IPV6, OUTBOUND, PORT_ADDRESSES, Port, PortStats, Slot, WAYS},
     frame::{Datagram, is_ssm},
-    policy::{PolicyValue, SPACE_DATA},
-    slot::{self, BUSY, EMPTY, Key, READY, Verdict},
+    policy::{PORTS_ALL, holds_for},
+    slot::{self, BUSY, EMPTY, Key, READY, SETTLING, UNJUDGED, UNPOLICED, Verdict},
 };
 
 use crate::{
     atomic,
     maps::{COUNTERS, SETTINGS, SLOTS, port_at, port_of, port_stats, seed, sets, test_delay},
     policy,
-    skb::{self, Judged},
+    skb::{Direct, opaque},
 };
 
 /// A datagram that hit no READY slot. Built only then: a hit stores nothing on the stack. As small as can be, since it
 /// lies on the stack of whoever calls [`miss`].
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Frame {
+pub(crate) struct Frame {
     group: [u64; 2],
     source: [u64; 2],
-    /// {position in the ports table: 32, zero: 8, verdict by [`judge`]: 8, TTL: 8, foreign: 1, inbound: 1, IPv6: 1}.
+    /// {position in the ports table: 32, zero: 16, TTL: 8, zero: 5, IPv6: 1, inbound: 1, foreign: 1}.
     facts: u64,
 }
 
 const FOREIGN: u64 = 1;
 const TO_POD: u64 = 2;
 const SIX: u64 = 4;
-
-/// The lower half of a verdict word without a list is at most this: one compare, where a mask takes four instructions.
-const DECISION_MAX: u32 = u16::MAX as u32;
 
 impl Frame {
     #[inline(always)]
@@ -62,6 +59,11 @@ impl Frame {
     }
 
     #[inline(always)]
+    fn foreign(&self) -> bool {
+        self.facts & FOREIGN != 0
+    }
+
+    #[inline(always)]
     fn datagram(&self) -> Datagram {
         Datagram {
             group: self.group,
@@ -74,25 +76,25 @@ impl Frame {
 
 /// The slot's key of a datagram that passed `port`.
 #[inline(always)]
-pub(crate) fn key(port: *const Port, datagram: &Datagram, direction: u8) -> Key {
+pub(crate) fn key(port: *const Port, datagram: &Datagram, direction: u8, foreign: bool) -> Key {
     Key {
         // SAFETY: a map value.
-        owner: Key::owner(unsafe { (*port).id }, direction, datagram.family),
+        owner: Key::owner(unsafe { (*port).id }, direction, datagram.family, foreign),
         group: datagram.group,
         source: if is_ssm(datagram) { datagram.source } else { [0; 2] },
     }
 }
 
-/// Counts a datagram that passed the interface `ifindex`: a parameter, so that the benchmark can be 500 ports. False
-/// when nothing is counted, because a rule asks for ports that this view does not reach.
+/// Counts a datagram that passed the interface `ifindex` (a parameter, so that the benchmark can be 500 ports) if it hits a
+/// slot; `packet` is asked for the UDP port alone, where rules name ports. Else the rest is [`judge_and_count`]'s.
 #[inline(always)]
-pub(crate) fn account<P: Judged>(
+pub(crate) fn account(
     skb: *mut __sk_buff,
-    packet: &P,
+    packet: &Direct,
     ifindex: u32,
     datagram: &Datagram,
     direction: u8,
-) -> bool {
+) -> Option<Frame> {
     // The family as a constant: a path for each is shorter than one for both.
     if datagram.family == IPV4 {
         let datagram = Datagram {
@@ -111,6 +113,15 @@ pub(crate) fn account<P: Judged>(
     }
 }
 
+/// [`account`] of a frame whose headers lie outside the linear part: as if it had hit no slot.
+#[inline(always)]
+pub(crate) fn account_copied(skb: *mut __sk_buff, datagram: &Datagram, direction: u8) -> Option<Frame> {
+    // SAFETY: the context of a classifier.
+    let (position, port) = port_of(unsafe { (*skb).ifindex })?;
+    let foreign = find_foreign(position, port, datagram, direction);
+    Some(Frame::new(datagram, position, direction, foreign))
+}
+
 /// Whether policies are about such datagrams at all: IPv4 that the Pod sends.
 #[inline(always)]
 fn is_judged(datagram: &Datagram, direction: u8) -> bool {
@@ -119,47 +130,62 @@ fn is_judged(datagram: &Datagram, direction: u8) -> bool {
 
 /// [`account`] of one family.
 #[inline(always)]
-fn account_in<P: Judged>(skb: *mut __sk_buff, packet: &P, ifindex: u32, datagram: &Datagram, direction: u8) -> bool {
-    let Some((position, port)) = port_of(ifindex) else {
-        return true;
+fn account_in(skb: *mut __sk_buff, packet: &Direct, ifindex: u32, datagram: &Datagram, direction: u8) -> Option<Frame> {
+    let (position, port) = port_of(ifindex)?;
+    let foreign = find_foreign(position, port, datagram, direction);
+    let key = key(port, datagram, direction, foreign);
+    let judged = is_judged(datagram, direction);
+    // SAFETY: a map value.
+    let generation = if judged {
+        unsafe { (*port).generation }
+    } else {
+        UNPOLICED
     };
+    let hash = key.hash(seed());
+    let of_generation = |verdict| slot::verdict_generation(verdict) == generation;
+    let mut found = find(&key, hash, matches_hot, of_generation);
+    if judged
+        && let Some((_, verdict)) = found
+        && slot::verdict_ports(verdict) != PORTS_ALL
+    {
+        found = match packet.transport().map(|transport| opaque(transport as u64, skb) as u32) {
+            Some(transport) if holds_for(slot::verdict_ports(verdict), transport) => found,
+            Some(transport) => find(&key, hash, matches, |verdict| {
+                of_generation(verdict) && holds_for(slot::verdict_ports(verdict), transport)
+            }),
+            None => None,
+        };
+    }
+    let Some((index, _)) = found else {
+        return Some(Frame::new(datagram, position, direction, foreign));
+    };
+    if test_delay() != 0 {
+        delay(test_delay());
+    }
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        count(Size::of(skb), counter, datagram);
+    }
+    None
+}
+
+/// What [`account`] leaves: a datagram that hit no slot. Called once in a program, since the verifier walks through all of it
+/// for each call.
+#[inline(always)]
+pub(crate) fn judge_and_count(skb: *mut __sk_buff, mut frame: Frame) {
+    frame.facts = opaque(frame.facts, skb);
+    let verdict = judge(skb, &raw const frame);
+    miss(skb, &raw const frame, verdict);
+}
+
+/// Whether the source is foreign; counted if so.
+#[inline(always)]
+fn find_foreign(position: u32, port: *const Port, datagram: &Datagram, direction: u8) -> bool {
     let foreign = direction == OUTBOUND && is_foreign(port, datagram);
     if foreign && let Some(stats) = port_stats(position, direction) {
-        // SAFETY: map values, here and below. The verifier checks every access.
+        // SAFETY: a map value. The verifier checks the access.
         atomic::add(unsafe { &raw mut (*stats).foreign_source }, 1);
     }
-    let key = key(port, datagram, direction);
-    if let Some((index, slot)) = find(&key, key.hash(seed())) {
-        let cached = atomic::load(unsafe { &raw const (*slot).verdict });
-        if slot::verdict_generation(cached) == unsafe { (*port).generation } {
-            let mut decision = 0;
-            // No rule and no list, as of every port without policies: nothing to do.
-            let value = cached as u32;
-            if is_judged(datagram, direction) && value != 0 && !foreign {
-                decision = value as u16;
-                if value > DECISION_MAX {
-                    let Some(transport) = packet.transport() else {
-                        return false;
-                    };
-                    decision = policy::decide(slot::verdict_value(cached), transport);
-                }
-            }
-            if test_delay() != 0 {
-                delay(test_delay());
-            }
-            if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-                let verdict = policy::verdict(port, foreign, decision);
-                let size = Size::of(skb);
-                count(size, counter, datagram, verdict);
-                policy::count(size, decision, verdict);
-            }
-            return true;
-        }
-    }
-    let mut frame = Frame::new(datagram, position, direction, foreign);
-    let cached = judge(skb, &raw mut frame);
-    miss(skb, &raw const frame, cached);
-    true
+    foreign
 }
 
 /// An IPv4 source that is none of the Pod's addresses. 0.0.0.0 is a host without an address, not a stranger.
@@ -183,9 +209,14 @@ pub(crate) fn is_foreign(port: *const Port, datagram: &Datagram) -> bool {
     true
 }
 
-/// The READY slot of a key.
+/// The READY slot of a key whose verdict fits, and the verdict.
 #[inline(always)]
-fn find(key: &Key, hash: u64) -> Option<(u32, *mut Slot)> {
+fn find(
+    key: &Key,
+    hash: u64,
+    matches: impl Fn(*const Slot, u64, &Key) -> bool,
+    fits: impl Fn(u64) -> bool,
+) -> Option<(u32, u64)> {
     let start = slot::set_start(hash, sets());
     let first = slot::first_way(hash);
     let ready = slot::word(hash, READY);
@@ -193,15 +224,26 @@ fn find(key: &Key, hash: u64) -> Option<(u32, *mut Slot)> {
         let index = start + ((first + step) & (WAYS - 1));
         let candidate = SLOTS.get_ptr_mut(index)?;
         if matches(candidate, ready, key) {
-            return Some((index, candidate));
+            let verdict = atomic::load(verdict_of(candidate));
+            if fits(verdict) {
+                return Some((index, verdict));
+            }
         }
     }
     None
 }
 
+/// A slot's verdict, as one word.
 #[inline(always)]
-fn matches(candidate: *const Slot, ready: u64, key: &Key) -> bool {
-    // SAFETY: a map value. `port` begins an aligned word of owner, direction and family; addresses are two words each.
+fn verdict_of(slot: *mut Slot) -> *mut u64 {
+    // SAFETY: a map value; the word is aligned (see `SLOT_VERDICT`).
+    unsafe { (&raw mut (*slot).first_port).cast() }
+}
+
+/// [`matches`], with fewer steps where the source is in no key.
+#[inline(always)]
+fn matches_hot(candidate: *const Slot, ready: u64, key: &Key) -> bool {
+    // SAFETY: as in `matches`.
     unsafe {
         atomic::load(&raw const (*candidate).state) == ready
             && word(&raw const (*candidate).group, 1) == key.group[1]
@@ -211,6 +253,20 @@ fn matches(candidate: *const Slot, ready: u64, key: &Key) -> bool {
             && (key.source[0] | key.source[1] == 0
                 || word(&raw const (*candidate).source, 1) == key.source[1]
                     && word(&raw const (*candidate).source, 0) == key.source[0])
+    }
+}
+
+/// Whether a slot is READY and the key's.
+#[inline(always)]
+fn matches(candidate: *const Slot, ready: u64, key: &Key) -> bool {
+    // SAFETY: a map value. `port` begins an aligned word, the owner; addresses are two words each.
+    unsafe {
+        atomic::load(&raw const (*candidate).state) == ready
+            && word(&raw const (*candidate).group, 1) == key.group[1]
+            && (&raw const (*candidate).port).cast::<u64>().read() == key.owner
+            && word(&raw const (*candidate).group, 0) == key.group[0]
+            && word(&raw const (*candidate).source, 1) == key.source[1]
+            && word(&raw const (*candidate).source, 0) == key.source[0]
     }
 }
 
@@ -241,27 +297,20 @@ impl Size {
 
 /// Counts a packet in this CPU's counter of a slot.
 #[inline(always)]
-pub(crate) fn count(size: Size, counter: *mut Counter, datagram: &Datagram, verdict: u8) {
+pub(crate) fn count(size: Size, counter: *mut Counter, datagram: &Datagram) {
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
-        if verdict == Verdict::Drop as u8 {
-            counter.dropped += 1;
-        } else {
-            counter.packets += 1;
-            counter.bytes += size.bytes;
-            counter.segments += size.segments;
-            if verdict == Verdict::WouldDrop as u8 {
-                counter.would_drop = counter.would_drop.wrapping_add(1);
-            }
-        }
+        counter.packets += 1;
+        counter.bytes += size.bytes;
+        counter.segments += size.segments;
         if datagram.ttl <= 1 {
-            counter.ttl1 = counter.ttl1.wrapping_add(1);
+            counter.ttl1 += 1;
         }
         let last = (&raw mut counter.source).cast::<u64>();
         if last.read() != datagram.source[0] || last.add(1).read() != datagram.source[1] {
             if counter.last_seen != 0 {
-                counter.source_changes = counter.source_changes.wrapping_add(1);
+                counter.source_changes += 1;
             }
             last.write(datagram.source[0]);
             last.add(1).write(datagram.source[1]);
@@ -280,41 +329,28 @@ enum Refused {
     Contended,
 }
 
-/// Judges a datagram by the port's policy set, whatever becomes of its slot, and counts it for the rule that decides.
-/// Returns what the slot is to cache.
+/// Judges a datagram by the port's policy set: the verdict of its slot, should it get one.
 ///
 /// A function of its own beside [`miss`]: together they would need more stack than there is.
 #[inline(never)]
-fn judge(skb: *mut __sk_buff, frame: *mut Frame) -> u64 {
+fn judge(skb: *mut __sk_buff, frame: *const Frame) -> u64 {
     // SAFETY: the caller's stack; map values below.
-    let frame = unsafe { &mut *frame };
+    let frame = unsafe { &*frame };
     let Some(port) = port_at(frame.position()) else {
-        return 0;
+        return UNJUDGED;
     };
-    // Both at once: a set and its generation change together.
-    let word = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
-    let set = (word >> 32) as u16;
-    let mut value = PolicyValue { list: 0, decision: 0 };
-    if set != 0 && frame.facts & (TO_POD | SIX) == 0 {
-        value = policy::look_up(set, SPACE_DATA, (frame.group[1] >> 32) as u32);
+    if frame.facts & (TO_POD | SIX) != 0 {
+        return slot::verdict_word(UNPOLICED, 0, PORTS_ALL);
     }
-    let foreign = frame.facts & FOREIGN != 0;
-    let mut decision = 0;
-    if !foreign {
-        decision = value.decision;
-        if value.list != 0 {
-            decision = policy::decide(value, skb::transport(skb));
-        }
-    }
-    let verdict = policy::verdict(port, foreign, decision);
-    policy::count(Size::of(skb), decision, verdict);
-    frame.facts |= (verdict as u64) << 16;
-    slot::verdict_word(word as u32, value)
+    let judges = policy::Judges::of(port);
+    let judgement = judges.data(skb, frame.foreign(), (frame.group[1] >> 32) as u32);
+    slot::verdict_word(judges.generation, judgement.decision, judgement.ports)
 }
 
-/// No READY slot, or one with a verdict of an old generation: insert, then count; else *other groups*.
+/// No READY slot with the packet's verdict: find it by what was judged just now, or insert it, then count; else *other
+/// groups*.
 #[inline(never)]
-fn miss(skb: *mut __sk_buff, frame: *const Frame, cached: u64) {
+fn miss(skb: *mut __sk_buff, frame: *const Frame, verdict: u64) {
     // SAFETY: the caller's stack; map values below.
     let frame = unsafe { &*frame };
     let (direction, position) = (frame.direction(), frame.position());
@@ -322,19 +358,24 @@ fn miss(skb: *mut __sk_buff, frame: *const Frame, cached: u64) {
         return;
     };
     let datagram = frame.datagram();
-    let verdict = (frame.facts >> 16) as u8;
-    match find_or_insert(&key(port, &datagram, direction), position, stats) {
-        Ok((index, slot)) => {
-            atomic::store(unsafe { &raw mut (*slot).verdict }, cached);
+    match find_or_insert(
+        &key(port, &datagram, direction, frame.foreign()),
+        verdict,
+        position,
+        stats,
+    ) {
+        Ok(index) => {
             if test_delay() != 0 {
                 delay_here(test_delay());
             }
             if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-                count(Size::of(skb), counter, &datagram, verdict);
+                count(Size::of(skb), counter, &datagram);
             }
         }
         Err(refused) => {
-            count_other(Size::of(skb), &datagram, stats, verdict, refused);
+            let (size, decision) = (Size::of(skb), slot::verdict_decision(verdict));
+            count_other(size, &datagram, stats, decision, refused);
+            policy::count(size, decision);
             say_refused(position, direction as u32, refused as u32);
         }
     }
@@ -348,10 +389,10 @@ fn say_refused(position: u32, direction: u32, reason: u32) {
     );
 }
 
-/// Finds the key's slot or takes a free one. The whole set is scanned before an insertion: a slot of the same key may
-/// lie behind a freed one.
+/// Finds the key's slot of this verdict, or takes one that has none, or a free one. The whole set is scanned before an
+/// insertion: a slot of the same key may lie behind a freed one.
 #[inline(always)]
-fn find_or_insert(key: &Key, position: u32, stats: *mut PortStats) -> Result<(u32, *mut Slot), Refused> {
+fn find_or_insert(key: &Key, verdict: u64, position: u32, stats: *mut PortStats) -> Result<u32, Refused> {
     let hash = key.hash(seed());
     let start = slot::set_start(hash, sets());
     let first = slot::first_way(hash);
@@ -361,8 +402,8 @@ fn find_or_insert(key: &Key, position: u32, stats: *mut PortStats) -> Result<(u3
         let Some(candidate) = SLOTS.get_ptr_mut(index) else {
             return Err(Refused::WindowFull);
         };
-        if matches(candidate, ready, key) {
-            return Ok((index, candidate));
+        if matches(candidate, ready, key) && takes(verdict_of(candidate), verdict) {
+            return Ok(index);
         }
     }
     // A scan of its own and backwards, so that the free way nearest to the first is the one kept: with less to remember
@@ -398,11 +439,28 @@ fn find_or_insert(key: &Key, position: u32, stats: *mut PortStats) -> Result<(u3
         (&raw mut (*taken).port).cast::<u64>().write(key.owner);
         write_words(&raw mut (*taken).group, key.group);
         write_words(&raw mut (*taken).source, key.source);
+        verdict_of(taken).write(verdict);
         (*taken).since = bpf_jiffies64();
-        // A full barrier: whoever sees READY sees the key.
+        // A full barrier: whoever sees READY sees the key and the verdict.
         atomic::cmpxchg(&raw mut (*taken).state, BUSY, ready);
     }
-    Ok((free, taken))
+    Ok(free)
+}
+
+/// Whether packets of a verdict may count in a slot of their key: it has that one, be it of another generation, or none.
+/// Meanwhile the agent may take another off it, and another CPU give it one.
+#[inline(always)]
+fn takes(slot: *mut u64, verdict: u64) -> bool {
+    let known = atomic::load(slot);
+    if known == verdict {
+        return true;
+    }
+    let is_its_own = slot::verdict_generation(known) != SETTLING && slot::is_same_verdict(known, verdict);
+    if !is_its_own && known != UNJUDGED {
+        return false;
+    }
+    let found = atomic::cmpxchg(slot, known, verdict);
+    found == known || found == verdict
 }
 
 #[inline(always)]
@@ -458,20 +516,21 @@ fn release(stats: *mut PortStats) {
 
 /// A packet without a slot: the port's totals stay exact, and the reason is visible.
 #[inline(always)]
-fn count_other(size: Size, datagram: &Datagram, stats: *mut PortStats, verdict: u8, refused: Refused) {
+fn count_other(size: Size, datagram: &Datagram, stats: *mut PortStats, decision: u16, refused: Refused) {
     let family = (datagram.family != IPV4) as usize;
     // SAFETY: a map value; `family` is 0 or 1.
     unsafe {
         let other = (&raw mut (*stats).other)
             .cast::<mcstat_common::abi::OtherGroups>()
             .add(family);
-        if verdict == Verdict::Drop as u8 {
+        let verdict = Verdict::of(decision);
+        if verdict == Verdict::Drop {
             atomic::add(&raw mut (*other).dropped, 1);
         } else {
             atomic::add(&raw mut (*other).packets, 1);
             atomic::add(&raw mut (*other).bytes, size.bytes);
             atomic::add(&raw mut (*other).segments, size.segments);
-            if verdict == Verdict::WouldDrop as u8 {
+            if verdict == Verdict::WouldDrop {
                 atomic::add(&raw mut (*other).would_drop, 1);
             }
         }

@@ -1,16 +1,76 @@
-//! What a policy set says: looked up off the hot path, the list of ports looked through on it.
+//! What judges a port: looked up off the hot path, which finds the verdict in the slot.
 
-use aya_ebpf::helpers::bpf_map_lookup_elem;
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_map_lookup_elem};
 use mcstat_common::{
     abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, Port, RuleCounter},
-    policy::{self, DECISION_DROP, PolicyKey, PolicyValue},
+    policy::{
+        self, DECISION_DROP, DECISION_UNENFORCED, Judgement, MAX_RULE_SLOT, PORTS_ALL, PolicyKey, PolicyValue,
+        SPACE_DATA,
+    },
     slot::Verdict,
 };
 
 use crate::{
+    atomic,
     data::Size,
     maps::{POLICIES, POLICY_PORTS, RULES},
+    skb,
 };
+
+/// What verdicts on a port's packets depend on, as of one moment.
+pub(crate) struct Judges {
+    pub(crate) generation: u16,
+    pub(crate) flags: u16,
+    pub(crate) set: u16,
+}
+
+impl Judges {
+    #[inline(always)]
+    pub(crate) fn of(port: *const Port) -> Self {
+        // SAFETY: a map value; `generation` begins an aligned word.
+        let word = atomic::load(unsafe { (&raw const (*port).generation).cast::<u64>() });
+        Self {
+            generation: word as u16,
+            flags: (word >> 16) as u16,
+            set: (word >> 32) as u16,
+        }
+    }
+
+    /// On IPv4 data that the Pod sent to a group. No rule judges what has a foreign source; the switch drops it at once, or
+    /// admits it.
+    #[inline(always)]
+    pub(crate) fn data(&self, skb: *mut __sk_buff, foreign: bool, group: u32) -> Judgement {
+        if foreign {
+            let decision = if self.flags & PORT_FOREIGN_DROPPED != 0 {
+                DECISION_DROP
+            } else {
+                0
+            };
+            return Judgement {
+                decision,
+                ports: PORTS_ALL,
+            };
+        }
+        if self.set == 0 {
+            return Judgement {
+                decision: 0,
+                ports: PORTS_ALL,
+            };
+        }
+        let value = look_up(self.set, SPACE_DATA, group);
+        let mut judgement = Judgement {
+            decision: value.decision,
+            ports: PORTS_ALL,
+        };
+        if value.list != 0 {
+            judgement = policy::judge(value, POLICY_PORTS.get(value.list as u32), skb::transport(skb));
+        }
+        if judgement.decision & DECISION_DROP != 0 && self.flags & PORT_DATA_ENFORCED == 0 {
+            judgement.decision |= DECISION_UNENFORCED;
+        }
+        judgement
+    }
+}
 
 /// What a set says of an address; nothing is the default.
 #[inline(always)]
@@ -28,50 +88,24 @@ pub(crate) fn look_up(set: u16, space: u8, address: u32) -> PolicyValue {
     }
 }
 
-/// The decision on a datagram of this transport whose value is known.
-#[inline(always)]
-pub(crate) fn decide(value: PolicyValue, transport: u32) -> u16 {
-    if value.list == 0 {
-        return value.decision;
-    }
-    policy::decide(value, POLICY_PORTS.get(value.list as u32), transport)
-}
-
-/// The [`Verdict`] on a datagram: admitted, dropped, or would be dropped. No rule judges a foreign one; the switch drops
-/// it at once, or admits it.
-///
-/// Computed, not chosen: three branches here would be three ways for the verifier through all that follows.
-#[inline(always)]
-pub(crate) fn verdict(port: *const Port, foreign: bool, decision: u16) -> u8 {
-    const _: () = assert!(Verdict::Allow as u8 == 1 && Verdict::Drop as u8 == 2 && Verdict::WouldDrop as u8 == 3);
-    const _: () = assert!(DECISION_DROP == 1 << 15 && PORT_FOREIGN_DROPPED == 1 && PORT_DATA_ENFORCED == 2);
-    // SAFETY: a map value.
-    let flags = unsafe { (*port).flags };
-    if foreign {
-        return 1 + (flags & 1) as u8;
-    }
-    let denied = (decision >> 15) as u8;
-    let unenforced = (flags >> 1 & 1 ^ 1) as u8;
-    1 + denied + (denied & unenforced)
-}
-
 /// This CPU's counter of the rule that decided; `None` where none did.
 #[inline(always)]
 pub(crate) fn rule(decision: u16) -> Option<*mut RuleCounter> {
-    if decision == 0 {
+    let slot = decision & MAX_RULE_SLOT;
+    if slot == 0 {
         return None;
     }
-    RULES.get_ptr_mut((decision & !DECISION_DROP) as u32)
+    RULES.get_ptr_mut(slot as u32)
 }
 
-/// Counts a datagram for the rule that decided it.
+/// Counts a datagram that has no slot for the rule that decided it.
 #[inline(always)]
-pub(crate) fn count(size: Size, decision: u16, verdict: u8) {
+pub(crate) fn count(size: Size, decision: u16) {
     let Some(counter) = rule(decision) else { return };
     // SAFETY: this CPU's own map value; bottom halves are off, so nobody else writes it.
     unsafe {
         let counter = &mut *counter;
-        if verdict == Verdict::WouldDrop as u8 {
+        if Verdict::of(decision) == Verdict::WouldDrop {
             counter.would_drop_packets += 1;
         } else {
             counter.packets += 1;

@@ -16,7 +16,7 @@ use mcstat_common::{
 use crate::{
     atomic,
     maps::{REPORT_WALK, port_at, port_stats},
-    policy,
+    policy::{self, Judges},
     skb::{Copied, Direct},
 };
 
@@ -43,14 +43,15 @@ pub(crate) fn walk_report(skb: *mut __sk_buff, position: u32, ip_offset: u32, pl
     // SAFETY: this CPU's own map value.
     let kind = atomic::load(unsafe { &raw const (*walk).kind });
     let (offset, length) = ((place >> 32) as u32, place as u32);
+    let judges = Judges::of(port);
     // SAFETY: map values, this CPU's own but for the port; the context of a classifier.
     unsafe {
         let walk = &mut *walk;
         walk.message += 1;
         walk.offset = offset + MESSAGE_HEAD;
         walk.end = offset + length;
-        walk.set = (*port).policy_set;
-        walk.enforced = (*port).flags & PORT_REPORTS_ENFORCED;
+        walk.set = judges.set as u32;
+        walk.enforced = (judges.flags & PORT_REPORTS_ENFORCED) as u32;
         (walk.records, walk.denied) = (0, 0);
         walk.frame = (*skb).len;
         (walk.head, walk.source) = (IGMP_RECORD, 4);

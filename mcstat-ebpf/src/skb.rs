@@ -1,18 +1,12 @@
 //! The frame as the kernel holds it: directly (the linear part), or copied out by a helper.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
 use mcstat_common::{
     frame::{self, Packet, Plain},
     policy::TRANSPORT_FRAGMENT,
 };
-
-/// A frame that policies can judge.
-pub(crate) trait Judged: Packet {
-    /// As [`frame::transport`]; `None` sends a frame to [`Copied`].
-    fn transport(&self) -> Option<u32>;
-}
 
 /// [`frame::transport`] of the whole frame: a function of its own, off the path of a hit.
 #[inline(never)]
@@ -29,6 +23,12 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
+    /// [`frame::transport_plain`]; `None` where that takes a helper.
+    #[inline(always)]
+    pub(crate) fn transport(&self) -> Option<u32> {
+        frame::transport_plain(self)
+    }
+
     #[inline(always)]
     pub(crate) fn new(skb: *mut __sk_buff) -> Self {
         // SAFETY: the context of a classifier; the verifier rewrites these loads.
@@ -56,13 +56,6 @@ impl Packet for Direct {
     #[inline(always)]
     fn length(&self) -> usize {
         self.length
-    }
-}
-
-impl Judged for Direct {
-    #[inline(always)]
-    fn transport(&self) -> Option<u32> {
-        frame::transport_untagged(self)
     }
 }
 
@@ -101,9 +94,15 @@ impl Packet for Copied {
     }
 }
 
-impl Judged for Copied {
-    #[inline(always)]
-    fn transport(&self) -> Option<u32> {
-        Some(transport(self.skb))
+/// The same value, of which the verifier knows nothing more: it walks through what follows once, not once for each value that
+/// it has seen.
+#[inline(always)]
+pub(crate) fn opaque(value: u64, skb: *mut __sk_buff) -> u64 {
+    let mut value = value;
+    // SAFETY: the context of a classifier; registers only.
+    unsafe {
+        let any = (*skb).len as u64;
+        asm!("{v} ^= {a}", "{v} ^= {a}", v = inout(reg) value, a = in(reg) any);
     }
+    value
 }

@@ -5,10 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use mcstat::{
-    agent::bpf::read::{self, Reader},
-    ledger::snapshot::PortReading,
-};
+use mcstat::ledger::snapshot::PortReading;
 
 use crate::{
     Scale,
@@ -111,8 +108,7 @@ fn group(at: usize) -> Ipv4Addr {
 fn check(subjects: &Subjects, steps: u64) -> usize {
     let wanted = picks(steps);
     let kernel = &subjects.kernel;
-    let clock = kernel.clock.read(&kernel.maps).unwrap();
-    let (ports, _) = read::read(&kernel.maps, &mut Reader::new(&kernel.maps), &clock).unwrap();
+    let ports = support::read_all(kernel).ports;
     assert_eq!(ports.len(), PORTS);
     let mut slots = 0;
     for port in &ports {

@@ -71,9 +71,9 @@ fn read(kernel: &Kernel, used: usize, sent: u64, readings: usize) -> (Series, Se
         let (mut slots, mut packets) = (0, 0);
         let before = (cpu_ns(), wall_ns());
         reader
-            .used(&kernel.maps, |_, _, totals| {
+            .used(&kernel.maps, |read| {
                 slots += 1;
-                packets += totals.packets;
+                packets += read.totals.packets;
             })
             .unwrap();
         cpu.0.push((cpu_ns() - before.0) as f64 / 1e6);

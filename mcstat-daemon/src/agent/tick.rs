@@ -183,7 +183,13 @@ impl Tick {
             call: "reading the maps",
             error,
         };
-        let (mut ports, kernel) = read::read(&self.maps, &mut self.reader, &clock).map_err(system)?;
+        // Before the maps: a rule that goes meanwhile is told of at the next tick.
+        let gone = self.gone_rules();
+        let read::Reading {
+            mut ports,
+            rules,
+            kernel,
+        } = read::read(&self.maps, &mut self.reader, &clock).map_err(system)?;
         while let Ok(last) = self.channels.departed.try_recv() {
             // It is the whole; what the maps still hold of the port may be a part.
             ports.retain(|port| port.id != last.id);
@@ -204,7 +210,7 @@ impl Tick {
         // One look at the channel: between two the policies may be told.
         let judged = self.channels.judged.borrow().clone();
         let policy_awaited = matches!(judged, InForce::NotRead);
-        let policy = self.read_policy(judged).map_err(system)?;
+        let policy = self.policy(judged, rules, gone);
         Ok(Snapshot {
             at: clock.now,
             uncounted,
@@ -257,26 +263,35 @@ impl Tick {
         }
     }
 
-    /// The policies in force. A rule that is gone is told of once more.
-    fn read_policy(&mut self, judged: InForce) -> std::io::Result<Option<PolicyReading>> {
-        let mut last: Vec<RuleReading> = Vec::new();
+    /// The last readings of rules that are gone: told of once more.
+    fn gone_rules(&mut self) -> Vec<RuleReading> {
+        let mut last = Vec::new();
         while let Ok(reading) = self.channels.retired.try_recv() {
             last.push(reading);
         }
+        last
+    }
+
+    /// The policies in force, and what their rules decided.
+    fn policy(
+        &self,
+        judged: InForce,
+        mut rules: Vec<RuleReading>,
+        mut gone: Vec<RuleReading>,
+    ) -> Option<PolicyReading> {
         let InForce::Policies(judged) = judged else {
-            return Ok(None);
+            return None;
         };
-        let mut rules = policy::read_rules(&self.maps)?;
-        rules.append(&mut last);
+        rules.append(&mut gone);
         rules.sort_by_key(|rule| rule.row.slot);
-        Ok(Some(PolicyReading {
+        Some(PolicyReading {
             tables: judged.tables,
             policies: judged.policies,
             reach: judged.reach,
             rules,
             enforced: policy::enforced(&self.maps),
             problems: judged.problems,
-        }))
+        })
     }
 
     fn tell_joined(&self) {

@@ -536,7 +536,7 @@ pub struct GroupCounters {
     /// Source of the last packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_source: Option<IpAddr>,
-    /// How often the source changed.
+    /// How often the source changed; outbound among the Pod's own sources and among foreign ones, each by themselves.
     pub source_changes: u64,
     /// Packets a second over the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ use mcstat::{
 use serde::Deserialize as _;
 use serde_yaml::{Deserializer, Value};
 
-use crate::support::{enter, open, pod_port, reading};
+use crate::support::{enter, open, pod_port, read_all, reading};
 
 /// Address of the Pod whose packets are judged.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -109,7 +109,7 @@ impl Lab {
     }
 
     pub fn rules(&self) -> Vec<RuleReading> {
-        policy::read_rules(&self.kernel.maps).unwrap()
+        read_all(&self.kernel).rules
     }
 
     /// The rule of this name.

@@ -19,7 +19,7 @@ use mcstat::{
             attach::Hook,
             layout::Limits,
             maps::Options,
-            read::{self, Reader},
+            read::{self, Reader, Reading},
             table::{self, Entry},
         },
         pods::PodPort,
@@ -200,12 +200,16 @@ pub fn group<'a>(direction: &'a DirectionReading, group: &str, source: Option<&s
         .unwrap_or_else(|| panic!("no slot of {group} from {source:?} in {:?}", direction.groups))
 }
 
+/// Reads everything.
+pub fn read_all(kernel: &Kernel) -> Reading {
+    let clock = kernel.clock.read(&kernel.maps).unwrap();
+    read::read(&kernel.maps, &mut Reader::new(&kernel.maps), &clock).unwrap()
+}
+
 /// Reads one port.
 pub fn reading(kernel: &Kernel, name: &str) -> PortReading {
-    let clock = kernel.clock.read(&kernel.maps).unwrap();
-    let (ports, _) = read::read(&kernel.maps, &mut Reader::new(&kernel.maps), &clock).unwrap();
+    let mut ports = read_all(kernel).ports.into_iter();
     ports
-        .into_iter()
         .find(|port| port.pod.name == name)
         .unwrap_or_else(|| panic!("no port of {name}"))
 }

@@ -1,8 +1,9 @@
 //! Freeing slots: the only order that loses nothing.
 //!
-//! DEAD → RCU wait → last reading → totals into the port (redo log) → FOLDED → zero the counters, then the carry, then
-//! the key → EMPTY. Reading before the wait loses what packets that found the slot still count; EMPTY before zeroing
-//! books a new owner's packets on the old one's count. The agent can be killed between any two of these steps.
+//! DEAD → RCU wait → last reading, settled (see `settle`): the rule's share is the rule's → totals into the port (redo log)
+//! → FOLDED → zero the counters, then the carry, then the key → EMPTY. Reading before the wait loses what packets that found
+//! the slot still count; EMPTY before zeroing books a new owner's packets on the old one's count. The agent can be killed
+//! between any two of these steps.
 
 use std::{
     io,
@@ -13,6 +14,7 @@ use std::{
 
 use mcstat_common::{
     abi::{Carry, Counter, OtherGroups, PortStats, Settings, Slot},
+    policy::MAX_RULE_SLOT,
     slot::{self, DEAD, EMPTY, FOLDED, READY},
 };
 use zerocopy::FromZeros;
@@ -22,7 +24,7 @@ use super::{
     maps::{Maps, update_settings},
     rcu,
     read::{Reader, SlotTotals},
-    sys, table,
+    settle, sys, table,
 };
 
 /// Moves the totals of `indices` into their ports' *other groups* and frees the slots. `wait` is the RCU wait; only a
@@ -49,6 +51,7 @@ fn fold_dead(maps: &Maps, indices: &[u32]) -> io::Result<()> {
     let mut reader = Reader::new(maps);
     let positions = positions(maps);
     for index in indices {
+        settle::settle(maps, &mut reader, *index)?;
         let slot = maps.slots.read(*index);
         let position = positions
             .iter()
@@ -57,7 +60,7 @@ fn fold_dead(maps: &Maps, indices: &[u32]) -> io::Result<()> {
         // Not held over the whole batch: a tick waits for one slot at most.
         let _lock = maps.fold_lock();
         if let Some(position) = position {
-            let totals = reader.slot(maps, *index)?;
+            let totals = reader.slot(maps, *index)?.totals;
             commit(maps, *index, 2 * position + u32::from(slot.direction), &slot, &totals);
         }
         state(maps, *index).store(slot::word(slot.state, FOLDED), Ordering::Release);
@@ -78,12 +81,12 @@ pub fn fold_port(maps: &Maps, id: u32, wait: impl Fn() -> io::Result<()>) -> io:
 }
 
 /// Frees all slots of a port that nothing counts any more (its link is gone and an RCU wait is over): no fold, since
-/// the port's totals go with it.
+/// the port's totals go with it. What rules decided stays theirs.
 ///
 /// # Errors
 /// What the map calls return.
 pub fn free_port(maps: &Maps, id: u32) -> io::Result<usize> {
-    let mut freed = 0;
+    let (mut freed, mut reader) = (0, Reader::new(maps));
     for index in 0..maps.slots.len() {
         let word = maps.slots.first_word(index);
         if word == EMPTY {
@@ -92,6 +95,9 @@ pub fn free_port(maps: &Maps, id: u32) -> io::Result<usize> {
         let slot = maps.slots.read(index);
         if slot.port != id {
             continue;
+        }
+        if slot.decision & MAX_RULE_SLOT != 0 {
+            settle::settle(maps, &mut reader, index)?;
         }
         let _lock = maps.fold_lock();
         state(maps, index).store(slot::word(word, FOLDED), Ordering::Release);
@@ -106,6 +112,7 @@ pub fn free_port(maps: &Maps, id: u32) -> io::Result<usize> {
 /// # Errors
 /// What the wait or the map calls return.
 pub fn recover(maps: &Maps) -> io::Result<usize> {
+    settle::recover(maps)?;
     let settings = maps.settings.read(0);
     if let Some(index) = settings.fold_slot.checked_sub(1) {
         replay(maps, &settings);
@@ -202,7 +209,7 @@ pub fn idle(maps: &Maps, clock: &Clock, idle_ticks: u64, joined: impl Fn(u32, Ip
                 && !joined(slot.port, super::read::address(slot.family, &slot.group))
                 && reader
                     .slot(maps, *index)
-                    .is_ok_and(|totals| is_idle(&totals, &slot, clock, idle_ticks))
+                    .is_ok_and(|read| is_idle(&read.totals, &slot, clock, idle_ticks))
         })
         .collect()
 }
@@ -273,7 +280,7 @@ fn family_of(stats: &PortStats, family: u64) -> OtherGroups {
 /// FOLDED → EMPTY.
 fn release(maps: &Maps, index: u32, slot: &Slot, position: Option<u32>) -> io::Result<()> {
     let zeroes = vec![0u64; sys::per_cpu_size::<Counter>(maps.cpus) / 8];
-    sys::zero_per_cpu(maps.counters(), index, &zeroes)?;
+    sys::update_per_cpu(maps.counters(), index, &zeroes)?;
     maps.carried.write(index, Carry::new_zeroed());
     if let Some(position) = position {
         let stats = 2 * position + u32::from(slot.direction);

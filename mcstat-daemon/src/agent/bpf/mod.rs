@@ -39,6 +39,7 @@ pub mod preflight;
 pub mod rcu;
 pub mod read;
 pub mod ring;
+pub mod settle;
 pub mod sys;
 pub mod table;
 pub mod upgrade;

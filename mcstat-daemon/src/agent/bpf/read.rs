@@ -12,20 +12,20 @@ use jiff::Timestamp;
 use mcstat_common::{
     abi::{Carry, Counter, EventCounts, IPV4, OtherGroups as RawOther, Port, PortStats, Slot, Vanished},
     control::{ControlCounts, ReportCounts},
-    slot::{self, DEAD, READY},
+    slot::{self, DEAD, READY, Verdict},
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{
     clock::Clock,
     maps::Maps,
-    sys,
+    policy, sys,
     table::{self, Entry, text},
     upgrade,
 };
 use crate::ledger::snapshot::{
     DirectionReading, GroupReading, KernelReading, OtherGroups, OverflowCounts, PodRef, PortReading, ReportVerdicts,
-    Traffic,
+    RuleReading, Traffic,
 };
 
 /// Used slots that are this near to each other are read in one call: a call costs as much as a few elements.
@@ -33,7 +33,7 @@ const MAX_GAP: u32 = 4;
 /// Elements a call at most: bounds the scratch memory.
 const MAX_BATCH: u32 = 2048;
 
-/// The totals of one slot over all CPUs.
+/// The totals of one slot over all CPUs and all verdicts that it had.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlotTotals {
     /// Admitted skbs.
@@ -56,6 +56,81 @@ pub struct SlotTotals {
     pub source: [u8; 16],
 }
 
+impl SlotTotals {
+    /// What the programs counted, by the slot's decision, on top of what is carried.
+    fn new(carry: &Carry, decision: u16, counted: &Counted) -> Self {
+        let mut totals = Self {
+            packets: carry.packets,
+            bytes: carry.bytes,
+            segments: carry.segments,
+            dropped: carry.dropped,
+            source_changes: carry.source_changes + counted.source_changes,
+            would_drop: carry.would_drop,
+            ttl1: carry.ttl1 + counted.ttl1,
+            last_seen: counted.last_seen,
+            source: counted.source,
+        };
+        if counted.last_seen == 0 {
+            totals.last_seen = carry.last_seen as u32;
+        }
+        match Verdict::of(decision) {
+            Verdict::Allow => totals.admit(counted),
+            Verdict::Drop => totals.dropped += counted.packets,
+            Verdict::WouldDrop => {
+                totals.admit(counted);
+                totals.would_drop += counted.packets;
+            }
+        }
+        totals
+    }
+
+    fn admit(&mut self, counted: &Counted) {
+        self.packets += counted.packets;
+        self.bytes += counted.bytes;
+        self.segments += counted.segments;
+    }
+
+    /// The same as a carry, beside counters that begin anew.
+    pub(super) fn carry(&self) -> Carry {
+        Carry {
+            packets: self.packets,
+            bytes: self.bytes,
+            segments: self.segments,
+            dropped: self.dropped,
+            would_drop: self.would_drop,
+            ttl1: self.ttl1,
+            source_changes: self.source_changes,
+            last_seen: u64::from(self.last_seen),
+        }
+    }
+}
+
+/// What the counters of a slot hold, over all CPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// skbs, whatever became of them.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their segments.
+    pub segments: u64,
+    ttl1: u64,
+    source_changes: u64,
+    last_seen: u32,
+    source: [u8; 16],
+}
+
+/// A slot as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotReading {
+    /// Whose, and its decision.
+    pub slot: Slot,
+    /// What was counted under that decision.
+    pub counted: Counted,
+    /// All of it.
+    pub totals: SlotTotals,
+}
+
 /// Reads slots; keeps its scratch memory from tick to tick.
 #[derive(Debug)]
 pub struct Reader {
@@ -74,14 +149,16 @@ impl Reader {
         }
     }
 
-    /// Totals of one slot.
+    /// One slot.
     ///
     /// # Errors
     /// What bpf(2) returns.
-    pub fn slot(&mut self, maps: &Maps, index: u32) -> io::Result<SlotTotals> {
-        let mut totals = SlotTotals::default();
-        self.range(maps, index, 1, |_, read| totals = read)?;
-        Ok(totals)
+    pub fn slot(&mut self, maps: &Maps, index: u32) -> io::Result<SlotReading> {
+        let mut reading = None;
+        self.range(maps, index, 1, |_, counted| {
+            reading = Some(slot_reading(maps, index, counted))
+        })?;
+        reading.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Calls `each` with every slot that holds totals of its own (READY or DEAD), in ascending index.
@@ -90,7 +167,7 @@ impl Reader {
     ///
     /// # Errors
     /// What bpf(2) returns.
-    pub fn used(&mut self, maps: &Maps, mut each: impl FnMut(u32, &Slot, SlotTotals)) -> io::Result<()> {
+    pub fn used(&mut self, maps: &Maps, mut each: impl FnMut(&SlotReading)) -> io::Result<()> {
         let used: Vec<u32> = (0..maps.slots.len())
             .filter(|index| matches!(slot::state_of(maps.slots.first_word(*index)), READY | DEAD))
             .collect();
@@ -100,17 +177,17 @@ impl Reader {
                 .unwrap_or_default()
                 .iter();
             let mut next = wanted.next();
-            self.range(maps, start, end - start, |index, totals| {
+            self.range(maps, start, end - start, |index, counted| {
                 if next == Some(&index) {
                     next = wanted.next();
-                    each(index, &maps.slots.read(index), totals);
+                    each(&slot_reading(maps, index, counted));
                 }
             })?;
         }
         Ok(())
     }
 
-    fn range(&mut self, maps: &Maps, start: u32, count: u32, mut each: impl FnMut(u32, SlotTotals)) -> io::Result<()> {
+    fn range(&mut self, maps: &Maps, start: u32, count: u32, mut each: impl FnMut(u32, Counted)) -> io::Result<()> {
         let words = self.element / 8;
         self.keys.resize(self.keys.len().max(count as usize), 0);
         self.values.resize(self.values.len().max(words * count as usize), 0);
@@ -123,7 +200,7 @@ impl Reader {
             &mut self.values,
         )?;
         for (index, values) in (start..start + count).zip(self.values.chunks_exact(words)) {
-            each(index, total(maps, index, values));
+            each(index, sum(values));
         }
         Ok(())
     }
@@ -141,81 +218,70 @@ fn ranges(used: &[u32]) -> Vec<(u32, u32)> {
     ranges
 }
 
-/// Sums one element over the CPUs, and adds what is carried.
-fn total(maps: &Maps, index: u32, values: &[u64]) -> SlotTotals {
-    let mut carry = maps.carried.read(index);
-    let (totals, sums) = sum(values, &carry);
-    if carry.last_sums != sums {
-        // A sum that became smaller has wrapped: from now on 2^32 more is carried.
-        for (carried, (last, now)) in [&mut carry.source_changes, &mut carry.would_drop, &mut carry.ttl1]
-            .into_iter()
-            .zip(carry.last_sums.iter().zip(&sums))
-        {
-            if now < last {
-                *carried += 1 << 32;
-            }
-        }
-        carry.last_sums = sums;
-        maps.carried.write(index, carry);
-        return sum(values, &carry).0;
+/// The slot after its counters: whatever verdict they were counted under, it has that one now, unless the agent takes it
+/// off, for which it needs the fold lock.
+fn slot_reading(maps: &Maps, index: u32, counted: Counted) -> SlotReading {
+    let slot = maps.slots.read(index);
+    SlotReading {
+        slot,
+        counted,
+        totals: SlotTotals::new(&maps.carried.read(index), slot.decision, &counted),
     }
-    totals
 }
 
-fn sum(values: &[u64], carry: &Carry) -> (SlotTotals, [u32; 3]) {
-    let mut totals = SlotTotals {
-        packets: carry.packets,
-        bytes: carry.bytes,
-        segments: carry.segments,
-        dropped: carry.dropped,
-        last_seen: carry.last_seen as u32,
-        ..SlotTotals::default()
-    };
-    let mut sums = [0u32; 3];
+/// Sums one element over the CPUs.
+fn sum(values: &[u64]) -> Counted {
+    let mut sum = Counted::default();
     for counter in values.chunks_exact(size_of::<Counter>() / 8) {
         let Ok(counter) = Counter::read_from_bytes(counter.as_bytes()) else {
             continue;
         };
-        totals.packets += counter.packets;
-        totals.bytes += counter.bytes;
-        totals.segments += counter.segments;
-        totals.dropped += counter.dropped;
-        for (sum, value) in sums
-            .iter_mut()
-            .zip([counter.source_changes, counter.would_drop, counter.ttl1])
-        {
-            *sum = sum.wrapping_add(value);
-        }
+        sum.packets += counter.packets;
+        sum.bytes += counter.bytes;
+        sum.segments += counter.segments;
+        sum.ttl1 += counter.ttl1;
+        sum.source_changes += counter.source_changes;
         // The younger of two stamps, over the wrap of the low half.
-        let younger = totals.last_seen == 0 || (counter.last_seen.wrapping_sub(totals.last_seen) as i32) >= 0;
+        let younger = sum.last_seen == 0 || (counter.last_seen.wrapping_sub(sum.last_seen) as i32) >= 0;
         if counter.last_seen != 0 && younger {
-            totals.last_seen = counter.last_seen;
-            totals.source = counter.source;
+            (sum.last_seen, sum.source) = (counter.last_seen, counter.source);
         }
     }
-    let [changes, would_drop, ttl1] = sums.map(u64::from);
-    totals.source_changes = carry.source_changes + changes;
-    totals.would_drop = carry.would_drop + would_drop;
-    totals.ttl1 = carry.ttl1 + ttl1;
-    (totals, sums)
+    sum
 }
 
-/// One reading of all ports and of the kernel's health.
+/// One look at everything that the programs count.
+#[derive(Debug)]
+pub struct Reading {
+    /// Every port that is counted.
+    pub ports: Vec<PortReading>,
+    /// Every rule and what it decided since its start, by slot.
+    pub rules: Vec<RuleReading>,
+    /// The kernel's health.
+    pub kernel: KernelReading,
+}
+
+/// One reading of all ports, all rules, and of the kernel's health. A rule counts what its Pods' groups count, and both in
+/// the same moment.
 ///
 /// # Errors
 /// What bpf(2) returns.
-pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<(Vec<PortReading>, KernelReading)> {
+pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<Reading> {
+    // No rule is retired meanwhile: a name without its counters would be a total that falls.
+    let _rules = maps.policies();
     let _lock = maps.fold_lock();
+    let mut of_rules = policy::InSlots::default();
     let entries = table::entries(maps);
     let mut ports: BTreeMap<u32, PortReading> = entries
         .iter()
         .filter(|entry| table::has_begun(entry))
         .map(|entry| (entry.port.id, port_reading(maps, entry, clock)))
         .collect();
-    reader.used(maps, |_, slot, totals| {
+    reader.used(maps, |SlotReading { slot, counted, totals }| {
+        of_rules.add(slot.decision, counted);
         if let Some(port) = ports.get_mut(&slot.port) {
             let since = clock.fixed(slot.since).max(port.start);
-            let reading = group_reading(slot, &totals, since, clock);
+            let reading = group_reading(slot, totals, since, clock);
             let direction = if slot.direction == 0 {
                 &mut port.outbound
             } else {
@@ -232,7 +298,11 @@ pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<(Vec<
             port
         })
         .collect();
-    Ok((ports, kernel_reading(maps)?))
+    Ok(Reading {
+        ports,
+        rules: policy::read_rules(maps, &of_rules)?,
+        kernel: kernel_reading(maps)?,
+    })
 }
 
 /// The last reading of one port, before it is freed; `None` when its counting never began.
@@ -240,8 +310,8 @@ pub fn read(maps: &Maps, reader: &mut Reader, clock: &Clock) -> io::Result<(Vec<
 /// # Errors
 /// What bpf(2) returns.
 pub fn read_port(maps: &Maps, entry: &Entry, clock: &Clock) -> io::Result<Option<PortReading>> {
-    let (ports, _) = read(maps, &mut Reader::new(maps), clock)?;
-    Ok(ports.into_iter().find(|port| port.id == entry.port.id))
+    let read = read(maps, &mut Reader::new(maps), clock)?;
+    Ok(read.ports.into_iter().find(|port| port.id == entry.port.id))
 }
 
 /// Everything that a port has counted in one direction besides its slots; `at` is the position in `port_stats`.

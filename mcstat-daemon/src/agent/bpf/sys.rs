@@ -72,17 +72,17 @@ pub fn lookup_batch(
     }
 }
 
-/// Writes one element of a per-CPU array, the same zero for every CPU.
+/// Writes one element of a per-CPU array: `values` holds [`per_cpu_size`] bytes, CPU after CPU.
 ///
 /// # Errors
 /// What bpf(2) returns.
-pub fn zero_per_cpu(map: BorrowedFd<'_>, index: u32, zeroes: &[u64]) -> io::Result<()> {
+pub fn update_per_cpu(map: BorrowedFd<'_>, index: u32, values: &[u64]) -> io::Result<()> {
     let mut attr = zeroed_attr();
     // SAFETY: writing the plain integers of the union's element arm.
     let element = unsafe { &mut attr.__bindgen_anon_2 };
     element.map_fd = map.as_raw_fd() as u32;
     element.key = ptr::from_ref(&index) as u64;
-    element.__bindgen_anon_1.value = zeroes.as_ptr() as u64;
+    element.__bindgen_anon_1.value = values.as_ptr() as u64;
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 

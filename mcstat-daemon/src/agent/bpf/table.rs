@@ -45,7 +45,7 @@ pub fn reserve(maps: &Maps, wanted: &PodPort) -> Option<Entry> {
     // Until the entry can be seen: a change of policies either finds it, or is in what it is given here.
     let policies = maps.policies();
     let mut port = describe(wanted);
-    port.policy_set = u32::from(policies.set_of(&wanted.pod.namespace, &wanted.pod.name));
+    port.policy_set = policies.set_of(&wanted.pod.namespace, &wanted.pod.name);
     port.flags = policies.flags();
     for direction in 0..2 {
         maps.port_stats.write(2 * position + direction, PortStats::new_zeroed());
@@ -119,16 +119,16 @@ pub fn set_addresses(maps: &Maps, entry: &Entry, addresses: &[IpAddr]) {
         return;
     }
     let (wanted, count) = new;
-    // While they change no source is foreign. The flags in the same word are another thread's.
-    let word = maps.ports.word(entry.position, offset_of!(Port, flags));
-    word.fetch_and(u64::from(u32::MAX), Ordering::AcqRel);
+    // While they change no source is foreign.
+    let word = maps.ports.word(entry.position, offset_of!(Port, address_count));
+    word.store(0, Ordering::Release);
     let [a, b, c, d] = wanted.map(u32::from_ne_bytes).map(u64::from);
     for (at, value) in [(0, a | b << 32), (8, c | d << 32)] {
         maps.ports
             .word(entry.position, offset_of!(Port, addresses) + at)
             .store(value, Ordering::Release);
     }
-    word.fetch_or(u64::from(count) << 32, Ordering::AcqRel);
+    word.store(u64::from(count), Ordering::Release);
 }
 
 /// Whether a taken entry is the wanted interface: same sandbox, same veth.

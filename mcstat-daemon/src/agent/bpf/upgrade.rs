@@ -13,11 +13,11 @@ use std::{
 };
 
 use mcstat_common::{
-    abi::{Carry, IPV4, PortStats, Slot, WAYS},
+    abi::{IPV4, PortStats, Slot, WAYS},
     slot::{self, EMPTY, Key, READY},
 };
 use tracing::{info, warn};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::{
     KernelError,
@@ -157,8 +157,8 @@ pub(super) fn sum(stats: &PortStats, carried: &PortStats) -> PortStats {
 /// Assigns the totals of every old slot; two slots of one key are added up first.
 fn carry_slots(old: &Maps, new: &Maps, entries: &[Entry]) -> io::Result<usize> {
     let mut slots: Vec<(Slot, SlotTotals)> = Vec::new();
-    Reader::new(old).used(old, |_, slot, totals| slots.push((*slot, totals)))?;
-    let key = |slot: &Slot| (slot.port, slot.direction, slot.group, slot.source);
+    Reader::new(old).used(old, |read| slots.push((read.slot, read.totals)))?;
+    let key = |slot: &Slot| (slot.port, slot.direction, slot.foreign, slot.group, slot.source);
     slots.sort_by_key(|(slot, _)| key(slot));
     slots.dedup_by(|(next, more), (kept, totals)| {
         let same = key(next) == key(kept);
@@ -174,7 +174,7 @@ fn carry_slots(old: &Maps, new: &Maps, entries: &[Entry]) -> io::Result<usize> {
         };
         let stats = 2 * entry.position + u32::from(slot.direction);
         match find_or_insert(new, slot, stats) {
-            Some(index) => new.carried.write(index, carried(totals)),
+            Some(index) => new.carried.write(index, totals.carry()),
             None => add_to_other(new, stats, slot.family, totals),
         }
     }
@@ -194,23 +194,10 @@ fn add(to: &mut SlotTotals, from: &SlotTotals) {
     }
 }
 
-fn carried(totals: &SlotTotals) -> Carry {
-    let mut carry = Carry::new_zeroed();
-    carry.packets = totals.packets;
-    carry.bytes = totals.bytes;
-    carry.segments = totals.segments;
-    carry.dropped = totals.dropped;
-    carry.source_changes = totals.source_changes;
-    carry.would_drop = totals.would_drop;
-    carry.ttl1 = totals.ttl1;
-    carry.last_seen = u64::from(totals.last_seen);
-    carry
-}
-
 /// The programs' own protocol (see `mcstat_common::slot`), by the same words of the same memory.
 fn find_or_insert(maps: &Maps, old: &Slot, stats: u32) -> Option<u32> {
     let key = Key {
-        owner: Key::owner(old.port, old.direction, old.family),
+        owner: Key::owner(old.port, old.direction, old.family, old.foreign != 0),
         group: words(&old.group),
         source: words(&old.source),
     };
@@ -218,8 +205,14 @@ fn find_or_insert(maps: &Maps, old: &Slot, stats: u32) -> Option<u32> {
     let start = slot::set_start(hash, maps.slots.len() / WAYS);
     let ready = slot::word(hash, READY);
     let same = |slot: &Slot| {
-        (slot.state, slot.port, slot.direction, slot.group, slot.source)
-            == (ready, old.port, old.direction, old.group, old.source)
+        (
+            slot.state,
+            slot.port,
+            slot.direction,
+            slot.foreign,
+            slot.group,
+            slot.source,
+        ) == (ready, old.port, old.direction, old.foreign, old.group, old.source)
     };
     let window = start..start + WAYS;
     if let Some(index) = window.clone().find(|index| same(&maps.slots.read(*index))) {
@@ -239,9 +232,15 @@ fn find_or_insert(maps: &Maps, old: &Slot, stats: u32) -> Option<u32> {
     maps.port_stats
         .word(stats, offset_of!(PortStats, slots_used))
         .fetch_add(1, Ordering::AcqRel);
-    let mut slot = *old;
-    // Of generation 0: the first packet is judged anew.
-    (slot.state, slot.verdict) = (slot::BUSY, 0);
+    // Without a verdict: the first packet is judged anew.
+    let slot = Slot {
+        state: slot::BUSY,
+        first_port: 0,
+        last_port: 0,
+        decision: 0,
+        generation: 0,
+        ..*old
+    };
     maps.slots.write(index, slot);
     state(index).store(ready, Ordering::Release);
     Some(index)

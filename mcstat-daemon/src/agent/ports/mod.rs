@@ -28,6 +28,7 @@ use super::{
         free,
         maps::{Maps, update_settings},
         now, rcu, read,
+        settle::settle_stale,
         table::{self, Entry, text},
     },
     pods::{PodPort, PodPorts},
@@ -41,6 +42,8 @@ use crate::ledger::{
 const RETRY: Duration = Duration::from_secs(1);
 /// How often idle slots are looked for, in retries.
 const IDLE_EVERY: u32 = 60;
+/// How often slots are looked for whose verdict is no longer their port's, in retries.
+const SETTLE_EVERY: u32 = 5;
 /// How often the hooks are looked at, in retries.
 const HOOKS_EVERY: u32 = 5;
 /// Slots that one RCU wait frees at most.
@@ -133,6 +136,9 @@ impl Ports {
                 rounds = rounds.wrapping_add(1);
                 if rounds.is_multiple_of(IDLE_EVERY) {
                     self.fold_idle();
+                }
+                if rounds.is_multiple_of(SETTLE_EVERY) {
+                    self.settle();
                 }
                 if rounds.is_multiple_of(HOOKS_EVERY) {
                     self.look_at_hooks();
@@ -376,6 +382,13 @@ impl Ports {
         }
         let now: BTreeSet<String> = uncounted.iter().map(key).collect();
         self.complaints.retain(|key, _| now.contains(key));
+    }
+
+    /// Settles slots after a change of what is enforced, which does not wait for it; what else changes has done so itself.
+    fn settle(&self) {
+        if let Err(error) = settle_stale(&self.maps, rcu::wait) {
+            warn!(%error, "cannot settle what was counted by older policies; it is tried again");
+        }
     }
 
     /// Folds slots that are idle, where room is needed.

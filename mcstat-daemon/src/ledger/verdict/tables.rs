@@ -9,7 +9,7 @@ use std::{
 };
 
 use mcstat_common::policy::{
-    DECISION_DROP, PolicyKey, PolicyValue, PortList, SCOPE_BITS, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, decide,
+    DECISION_DROP, PolicyKey, PolicyValue, PortList, SCOPE_BITS, TRANSPORT_FRAGMENT, TRANSPORT_OTHER, judge,
 };
 
 use super::{
@@ -117,7 +117,7 @@ impl Tables {
             Transport::UdpFragment => TRANSPORT_FRAGMENT,
             Transport::Other => TRANSPORT_OTHER,
         };
-        Verdict::from(decide(value, self.lists.get(&value.list), transport))
+        Verdict::from(judge(value, self.lists.get(&value.list), transport).decision)
     }
 
     /// Whether any rule is for this Pod.

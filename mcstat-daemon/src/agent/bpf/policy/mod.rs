@@ -15,12 +15,13 @@ use jiff::Timestamp;
 use mcstat_common::{
     abi::{PORT_DATA_ENFORCED, PORT_FOREIGN_DROPPED, PORT_REPORTS_ENFORCED, Port, Settings},
     policy::PortList,
+    slot,
 };
 use thiserror::Error;
 
 use super::{
     maps::Maps,
-    rcu,
+    rcu, settle,
     table::{self, Entry, text},
 };
 use crate::ledger::{
@@ -33,7 +34,8 @@ mod rules;
 mod trie;
 pub(super) mod upgrade;
 
-pub use rules::{read_rules, write_queried};
+pub use rules::write_queried;
+pub(super) use rules::{InSlots, read_rules};
 
 /// Why a change is not in force, or not cleaned up after. It can be applied again.
 #[derive(Debug, Error)]
@@ -83,14 +85,23 @@ impl Policies {
         self.pods.get(&PodName::new(namespace, pod)).copied().unwrap_or(0)
     }
 
-    /// The bits of [`Port::flags`] that say what is enforced.
-    pub(super) fn flags(&self) -> u32 {
+    /// [`Port::flags`]: what is enforced.
+    pub(super) fn flags(&self) -> u16 {
         flags(self.enforced)
+    }
+
+    /// The word of a port that verdicts depend on, unless it is that already.
+    fn word_of(&self, port: &Port) -> Option<u64> {
+        let set = self.pods.get(&pod_name(port)).copied().unwrap_or(0);
+        let flags = self.flags();
+        let generation = slot::next_generation(port.generation);
+        ((set, flags) != (port.policy_set, port.flags))
+            .then(|| u64::from(generation) | u64::from(flags) << 16 | u64::from(set) << 32)
     }
 }
 
-fn flags(enforced: Enforced) -> u32 {
-    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+fn flags(enforced: Enforced) -> u16 {
+    let bit = |set: bool, bit: u16| if set { bit } else { 0 };
     bit(enforced.data, PORT_DATA_ENFORCED)
         | bit(enforced.reports, PORT_REPORTS_ENFORCED)
         | bit(enforced.sources, PORT_FOREIGN_DROPPED)
@@ -105,11 +116,11 @@ pub fn recover(maps: &Maps) -> io::Result<()> {
     let mut known = maps.policies();
     known.sets = sets.iter().map(|set| (set.id, set.entries.len())).collect();
     for Entry { port, .. } in table::entries(maps) {
-        if let Ok(set @ 1..) = u16::try_from(port.policy_set) {
-            known.pods.insert(pod_name(&port), set);
+        if port.policy_set != 0 {
+            known.pods.insert(pod_name(&port), port.policy_set);
         }
     }
-    let has = |flag: u32| maps.settings.read(0).enforced & u64::from(flag) != 0;
+    let has = |flag: u16| maps.settings.read(0).enforced & u64::from(flag) != 0;
     known.enforced = Enforced {
         data: has(PORT_DATA_ENFORCED),
         reports: has(PORT_REPORTS_ENFORCED),
@@ -128,9 +139,9 @@ pub fn stored(maps: &Maps) -> io::Result<Stored> {
     let mut sets = trie::sets(maps)?;
     // A set without entries is in use all the same: its id is nobody else's.
     for Entry { port, .. } in table::entries(maps) {
-        match u16::try_from(port.policy_set) {
-            Ok(id @ 1..) if sets.iter().all(|set| set.id != id) => sets.push(PolicySet::empty(id)),
-            _ => {}
+        let id = port.policy_set;
+        if id != 0 && sets.iter().all(|set| set.id != id) {
+            sets.push(PolicySet::empty(id));
         }
     }
     Ok(Stored {
@@ -153,10 +164,10 @@ pub fn limits(maps: &Maps) -> Limits {
 }
 
 /// Makes a change: rules and lists, sets, the ports' set ids with their generations (one store a port); after an RCU
-/// wait what is retired goes. Afterwards hand [`Change::retired`] to [`crate::ledger::verdict::Compiler::release`].
+/// wait the slots of older verdicts are settled, and what is retired goes. Afterwards hand [`Change::retired`] to [`crate::ledger::verdict::Compiler::release`].
 /// Returns the last readings of the retired rules.
 ///
-/// Blocks for an RCU grace period where something is retired: some 10 ms, up to a second under load. Changes must be
+/// Blocks for an RCU grace period where something is retired or settled: some 10 ms, up to a second under load. Changes must be
 /// applied by one thread, in the order in which they were compiled. `now` is the start time of new rules.
 ///
 /// # Errors
@@ -184,40 +195,39 @@ pub fn apply_with(
     }
     let retired = &change.retired;
     let (mut missing, mut unused) = (room::by_size(change), room::by_reference(&retired.sets));
-    loop {
+    let flipped = loop {
         insert(maps, &mut missing)?;
         flip(maps, change, &missing);
+        let flipped = settle::generations(maps);
         let done = missing.is_empty();
         let nothing_left = retired.sets.is_empty() && retired.lists.is_empty() && retired.rules.is_empty();
-        if done && nothing_left {
+        if done && nothing_left && !settle::is_any_stale(maps, &flipped) {
             return Ok(Vec::new());
         }
         wait().map_err(system("waiting for running programs"))?;
         delete_unused(maps, &mut unused)?;
         if done {
-            break;
+            break flipped;
         }
-    }
+    };
+    // Before a rule's slot is free: no group may have a decision of its.
+    settle::settle_older(maps, &flipped)
+        .and_then(|_| settle::settle_stale(maps, &wait))
+        .map_err(system("settling what was counted by older policies"))?;
     for index in &retired.lists {
         maps.policy_ports.write(u32::from(*index), PortList::default());
     }
     rules::retire(maps, &retired.rules)
 }
 
-/// Tells every port, and those that come, what is enforced.
+/// Tells every port, and those that come, what is enforced. Slots of older verdicts are settled later
+/// ([`settle::settle_stale`]): this does not wait.
 pub fn set_enforced(maps: &Maps, enforced: Enforced) {
     let mut known = maps.policies();
     known.enforced = enforced;
-    let bits = u64::from(flags(enforced));
     maps.setting(offset_of!(Settings, enforced))
-        .store(bits, Ordering::Release);
-    let mask = u64::from(PORT_DATA_ENFORCED | PORT_REPORTS_ENFORCED | PORT_FOREIGN_DROPPED);
-    for entry in table::entries(maps) {
-        let word = maps.ports.word(entry.position, offset_of!(Port, flags));
-        // The number of addresses lies in the same word, and is the ports thread's.
-        word.fetch_and(!(mask & !bits), Ordering::AcqRel);
-        word.fetch_or(bits, Ordering::AcqRel);
-    }
+        .store(u64::from(known.flags()), Ordering::Release);
+    judge_by(maps, &known);
 }
 
 /// What [`set_enforced`] last said, over restarts.
@@ -272,14 +282,16 @@ fn insert(maps: &Maps, missing: &mut Vec<&PolicySet>) -> Result<(), PolicyError>
 fn flip(maps: &Maps, change: &Change, missing: &[&PolicySet]) {
     let mut known = maps.policies();
     known.assign(change, missing);
+    judge_by(maps, &known);
+}
+
+/// Tells each port concerned what judges it from now on, in one store: no packet meets the new with a verdict of the old.
+fn judge_by(maps: &Maps, known: &Policies) {
     for entry in table::entries(maps) {
-        let set = known.pods.get(&pod_name(&entry.port)).copied().unwrap_or(0);
-        if entry.port.policy_set != u32::from(set) {
-            let generation = entry.port.generation.wrapping_add(1).max(1);
-            // Both halves at once: no packet meets the new set with a verdict of the old one.
+        if let Some(word) = known.word_of(&entry.port) {
             maps.ports
                 .word(entry.position, offset_of!(Port, generation))
-                .store(u64::from(generation) | u64::from(set) << 32, Ordering::Release);
+                .store(word, Ordering::Release);
         }
     }
 }

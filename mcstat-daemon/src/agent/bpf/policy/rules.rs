@@ -4,20 +4,24 @@
 //! kernel never sees, queries that the switch drops, is written down beside the name.
 
 use std::{
+    collections::BTreeMap,
     io,
     mem::offset_of,
     sync::{Arc, atomic::Ordering},
 };
 
 use jiff::Timestamp;
-use mcstat_common::abi::{
-    RULE_ALLOW, RULE_CLUSTER, RULE_DROP, RULE_FLOW_DROPS, RULE_NAMESPACED, RuleCounter, RuleName,
+use mcstat_common::{
+    abi::{RULE_ALLOW, RULE_CLUSTER, RULE_DROP, RULE_FLOW_DROPS, RULE_NAMESPACED, RuleCounter, RuleName},
+    policy::MAX_RULE_SLOT,
+    slot,
 };
 use zerocopy::FromZeros;
 
 use super::{
     super::{
         maps::Maps,
+        read::Counted,
         sys,
         table::{put, text},
     },
@@ -35,15 +39,35 @@ const TOTALS: usize = size_of::<RuleCounter>() / 8 - 1;
 
 const _: () = assert!(offset_of!(RuleCounter, last_message) == 8 * TOTALS);
 
-/// Every rule and what it decided since its start, by slot.
+/// What slots count of rules: for each rule that decides in any, as in [`RuleCounter`].
+#[derive(Debug, Default)]
+pub(in super::super) struct InSlots(BTreeMap<u16, [u64; TOTALS]>);
+
+impl InSlots {
+    /// Adds what a slot of this decision counts.
+    pub(in super::super) fn add(&mut self, decision: u16, counted: &Counted) {
+        let rule = decision & MAX_RULE_SLOT;
+        if rule == 0 {
+            return;
+        }
+        let [packets, segments, bytes, .., would_packets, _, _] = self.0.entry(rule).or_default();
+        if slot::Verdict::of(decision) == slot::Verdict::WouldDrop {
+            *would_packets += counted.packets;
+        } else {
+            *packets += counted.packets;
+            *segments += counted.segments;
+            *bytes += counted.bytes;
+        }
+    }
+}
+
+/// Every rule and what it decided since its start, by slot. The policies are locked.
 ///
 /// # Errors
 /// What bpf(2) returns.
-pub fn read_rules(maps: &Maps) -> io::Result<Vec<RuleReading>> {
-    // No rule is retired meanwhile: a name without its counters would be a total that falls.
-    let _lock = maps.policies();
+pub(in super::super) fn read_rules(maps: &Maps, in_slots: &InSlots) -> io::Result<Vec<RuleReading>> {
     let rows: Vec<_> = rows(maps).collect();
-    read(maps, rows)
+    read(maps, rows, in_slots)
 }
 
 /// Rules whose name is there, with the name, by slot.
@@ -74,14 +98,16 @@ pub(super) fn write(maps: &Maps, rows: &[RuleRow], now: Timestamp) -> Result<(),
     Ok(())
 }
 
-/// Reads rules for the last time and frees their slots. No set names them, and an RCU wait is over.
+/// Reads rules for the last time and frees their slots. No set names them, an RCU wait is over, and no slot of `slots` has
+/// a decision of theirs.
 pub(super) fn retire(maps: &Maps, retired: &[RuleRow]) -> Result<Vec<RuleReading>, PolicyError> {
     let _lock = maps.policies();
     let taken = retired.iter().filter_map(|row| {
         let name = maps.rule_names.read(u32::from(row.slot));
         (name.kind != 0).then(|| (row.clone(), name))
     });
-    let readings = read(maps, taken.collect()).map_err(system("reading rules for the last time"))?;
+    let readings =
+        read(maps, taken.collect(), &InSlots::default()).map_err(system("reading rules for the last time"))?;
     for row in retired {
         free(maps, u32::from(row.slot)).map_err(system("zeroing the counters of a rule"))?;
     }
@@ -144,7 +170,7 @@ fn flow(name: &RuleName) -> Option<RuleFlow> {
 fn free(maps: &Maps, slot: u32) -> io::Result<()> {
     publish(maps, slot, RuleName::new_zeroed());
     let zeroes = vec![0u64; sys::per_cpu_size::<RuleCounter>(maps.cpus) / 8];
-    sys::zero_per_cpu(maps.rules(), slot, &zeroes)
+    sys::update_per_cpu(maps.rules(), slot, &zeroes)
 }
 
 /// Replaces a name; its first word, by which it is there at all, last.
@@ -157,16 +183,16 @@ pub(super) fn publish(maps: &Maps, slot: u32, mut name: RuleName) {
     first.store(head, Ordering::Release);
 }
 
-fn read(maps: &Maps, rows: Vec<(RuleRow, RuleName)>) -> io::Result<Vec<RuleReading>> {
-    let totals = totals(maps, &rows)?;
+fn read(maps: &Maps, rows: Vec<(RuleRow, RuleName)>, in_slots: &InSlots) -> io::Result<Vec<RuleReading>> {
+    let totals = totals(maps, &rows, in_slots)?;
     let readings = rows.into_iter().zip(&totals);
     Ok(readings
         .map(|((row, name), totals)| reading(row, &name, totals))
         .collect())
 }
 
-/// What these rules counted, over all CPUs and what is carried, in the order of the fields of [`RuleCounter`].
-pub(super) fn totals(maps: &Maps, rows: &[(RuleRow, RuleName)]) -> io::Result<Vec<[u64; TOTALS]>> {
+/// What these rules counted, over all CPUs, slots and what is carried, in the order of the fields of [`RuleCounter`].
+pub(super) fn totals(maps: &Maps, rows: &[(RuleRow, RuleName)], in_slots: &InSlots) -> io::Result<Vec<[u64; TOTALS]>> {
     let slots = rows.iter().map(|(row, _)| u32::from(row.slot));
     let (Some(first), Some(last)) = (slots.clone().min(), slots.clone().max()) else {
         return Ok(Vec::new());
@@ -183,9 +209,12 @@ pub(super) fn totals(maps: &Maps, rows: &[(RuleRow, RuleName)]) -> io::Result<Ve
         &mut values,
     )?;
     let elements: Vec<_> = values.chunks_exact(element / 8).collect();
-    let totals = slots.zip(rows).map(|(slot, (_, name))| {
+    let totals = slots.zip(rows).map(|(slot, (row, name))| {
         let element = elements.get((slot - first) as usize).copied().unwrap_or_default();
         let mut sums = name.carried;
+        if let Some(counted) = in_slots.0.get(&row.slot) {
+            sums.iter_mut().zip(counted).for_each(|(sum, value)| *sum += value);
+        }
         for cpu in element.chunks_exact(TOTALS + 1) {
             sums.iter_mut().zip(cpu).for_each(|(sum, value)| *sum += value);
         }

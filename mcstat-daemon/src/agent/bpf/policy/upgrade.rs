@@ -6,7 +6,10 @@ use std::{io, mem::offset_of, sync::atomic::Ordering};
 use mcstat_common::{abi::RuleName, policy::PortList};
 use tracing::warn;
 
-use super::{super::maps::Maps, rules, trie};
+use super::{
+    super::{maps::Maps, read::Reader},
+    rules, trie,
+};
 
 /// Copies what the new programs judge by, before they run. What is there already stays.
 pub(in super::super) fn copy(old: &Maps, new: &Maps) -> io::Result<()> {
@@ -39,7 +42,9 @@ pub(in super::super) fn copy(old: &Maps, new: &Maps) -> io::Result<()> {
 /// Assigns the totals of the old rules, which nobody counts in any more. How many rules.
 pub(in super::super) fn carry_over(old: &Maps, new: &Maps) -> io::Result<usize> {
     let rows: Vec<_> = rules::rows(old).collect();
-    let totals = rules::totals(old, &rows)?;
+    let mut in_slots = rules::InSlots::default();
+    Reader::new(old).used(old, |read| in_slots.add(read.slot.decision, &read.counted))?;
+    let totals = rules::totals(old, &rows, &in_slots)?;
     for ((row, _), totals) in rows.iter().zip(&totals) {
         let slot = u32::from(row.slot);
         if slot >= new.rule_names.len() {
