@@ -129,6 +129,8 @@ impl Stamp {
 struct File {
     /// `None`: to be read at the next look, whatever it looks like.
     stamp: Option<Stamp>,
+    /// Whether it was good once.
+    good: bool,
     /// Of the last good state.
     objects: Vec<Placed>,
     failures: Vec<Failure>,
@@ -345,11 +347,14 @@ impl File {
                     }
                 }
                 self.objects = objects;
+                self.good = true;
             }
             Err(bad) => {
+                let holds = self.good;
                 let failures = bad.into_iter().map(|bad| Failure::Document {
                     file: path.to_owned(),
                     bad,
+                    holds,
                 });
                 self.failures.extend(failures);
             }
@@ -361,6 +366,7 @@ impl File {
         self.failures = vec![Failure::File {
             file: path.to_owned(),
             reason,
+            holds: self.good,
         }];
     }
 }

@@ -86,6 +86,8 @@ fn a_bad_document_leaves_the_last_good_state_of_its_file() {
         "a file that never was good holds nothing, the other is used"
     );
     assert!(failures[0].starts_with("b.yaml, document 1, line "), "{failures:?}");
+    let told = "; nothing in the file is used, since it has not been good yet";
+    assert!(failures[0].ends_with(told), "{failures:?}");
 
     let both = policy("q", "Drop") + &policy("p", "Pass");
     directory.write("a.yaml", &both);

@@ -34,20 +34,24 @@ pub struct PolicyObjects {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The file's last good state is used.
-    #[error("{}, {bad}; the file's last good state holds", .file.display())]
+    #[error("{}, {bad}; {}", .file.display(), instead(*.holds))]
     Document {
         /// Which file.
         file: PathBuf,
         /// The document, and what is wrong with it.
         bad: BadDocument,
+        /// Whether there is a last good state.
+        holds: bool,
     },
     /// The file's last good state is used.
-    #[error("{} cannot be read: {reason}; its last good state holds", .file.display())]
+    #[error("{} cannot be read: {reason}; {}", .file.display(), instead(*.holds))]
     File {
         /// Which file.
         file: PathBuf,
         /// Why.
         reason: String,
+        /// Whether there is a last good state.
+        holds: bool,
     },
     /// The first in the order of file names counts.
     #[error("{}: {object} is in {} too, which counts", .file.display(), .first.display())]
@@ -90,6 +94,15 @@ pub enum Failure {
         /// Whether there is a last good state.
         holds: bool,
     },
+}
+
+/// What is used of a file that is not good.
+fn instead(holds: bool) -> &'static str {
+    if holds {
+        "the file's last good state holds"
+    } else {
+        "nothing in the file is used, since it has not been good yet"
+    }
 }
 
 /// Tells the objects to those who wait for them, if they are others than before.
