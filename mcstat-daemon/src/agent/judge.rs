@@ -248,7 +248,7 @@ impl Judge {
         let problems = self.trouble.iter().chain(failures).chain(&self.complaints);
         Judged {
             tables: Arc::new(self.tables.clone()),
-            policies: model.all_policies().map(known).collect(),
+            policies: model.all_policies().map(|policy| known(model, policy)).collect(),
             reach: Arc::new(self.compiler.reach()),
             problems: problems.cloned().collect(),
         }
@@ -315,11 +315,11 @@ fn texts(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(Problem::to_string).collect()
 }
 
-fn known((key, uid, policy): (&ObjectKey, &Arc<str>, &Policy)) -> KnownPolicy {
+fn known(model: &Model, (key, uid, policy): (&ObjectKey, &Arc<str>, &Policy)) -> KnownPolicy {
     KnownPolicy {
         key: key.clone(),
         uid: Arc::clone(uid),
-        multicast: !policy.rules.is_empty(),
+        multicast: model.is_multicast(key, policy),
     }
 }
 

@@ -40,8 +40,9 @@ pub struct Existing(BTreeMap<Identity, Policy>);
 struct Policy {
     cluster_wide: bool,
     reference: NetworkPolicyReference,
-    /// Whether it has rules for multicast now. One that has none is the same policy, and may have some again.
-    multicast: bool,
+    /// Whether it has rules for multicast now. One that has none is the same policy, and may have some again. `None`: that
+    /// rests on groups, which nodes read, and they tell of those that have.
+    multicast: Option<bool>,
 }
 
 impl Existing {
@@ -52,7 +53,7 @@ impl Existing {
             return None;
         }
         let policies = objects.objects.iter().filter_map(|object| match &object.content {
-            Content::Policy(policy) => Some((object, !policy.rules.is_empty())),
+            Content::Policy(policy) => Some((object, policy.is_multicast())),
             _ => None,
         });
         let policies = policies.map(|(Object { key, uid, .. }, multicast)| {
@@ -233,7 +234,7 @@ impl Policies {
                 cluster_wide,
                 reference: reported.network_policy.clone(),
                 // Or it had: a node tells of no other.
-                multicast: true,
+                multicast: Some(true),
             };
             Arc::new(Sum {
                 policy,
@@ -290,23 +291,34 @@ impl Policies {
                 && exists(existing, identity, nodes)
         });
         // Two of one name: nodes do not learn at once that a policy was made again. The one heard of last is it.
-        let mut newest: BTreeMap<(&str, &str), &Sum> = BTreeMap::new();
-        for (_, sum) in there {
+        let mut newest: BTreeMap<(&str, &str), (&str, &Sum)> = BTreeMap::new();
+        for (identity, sum) in there {
             let reference = &sum.policy.reference;
-            let shown = newest.entry((&reference.namespace, &reference.name)).or_insert(sum);
-            if (sum.since, &reference.uid) > (shown.since, &shown.policy.reference.uid) {
-                *shown = sum;
+            let shown = newest
+                .entry((&reference.namespace, &reference.name))
+                .or_insert((identity, sum));
+            if (sum.since, &reference.uid) > (shown.1.since, &shown.1.policy.reference.uid) {
+                *shown = (identity, sum);
             }
         }
-        newest.into_values().filter_map(|sum| sum.served(counted)).collect()
+        let served = newest.into_values().filter_map(|(identity, sum)| {
+            let multicast = sum.policy.multicast.unwrap_or_else(|| is_told(identity, nodes));
+            sum.served(multicast, counted)
+        });
+        served.collect()
     }
 }
 
 fn exists(existing: Option<&Existing>, identity: &str, nodes: &Nodes<'_>) -> bool {
     existing.map_or_else(
-        || nodes.values().flatten().any(|said| said.names(identity)),
+        || is_told(identity, nodes),
         |existing| existing.0.contains_key(identity),
     )
+}
+
+/// Whether any node tells of the policy now.
+fn is_told(identity: &str, nodes: &Nodes<'_>) -> bool {
+    nodes.values().flatten().any(|said| said.names(identity))
 }
 
 impl Sum {
@@ -318,9 +330,9 @@ impl Sum {
     }
 
     /// `None`: it has no rules for multicast and never counted any; at zero it would contradict what others count of it.
-    fn served<const CLUSTER_WIDE: bool>(&self, counted: Counted) -> Option<PolicyStats<CLUSTER_WIDE>> {
+    fn served<const CLUSTER_WIDE: bool>(&self, multicast: bool, counted: Counted) -> Option<PolicyStats<CLUSTER_WIDE>> {
         let rules = share::sum(self.nodes.values().map(AsRef::as_ref));
-        if !self.policy.multicast && rules.iter().all(RuleTrafficStats::is_nothing) {
+        if !multicast && rules.iter().all(RuleTrafficStats::is_nothing) {
             return None;
         }
         let start_time = rules.iter().map(|rule| rule.start_time).min();

@@ -57,6 +57,10 @@ pub(super) fn source(policies: &[(&str, &str)]) -> Existing {
 
 /// Each with a rule for this destination.
 fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Existing {
+    source_to(&json!({"ipBlock": {"cidr": cidr}}), policies)
+}
+
+fn source_to(peer: &Value, policies: &[(&str, &str)]) -> Existing {
     let text: String = policies
         .iter()
         .map(|(name, uid)| {
@@ -66,7 +70,7 @@ fn source_with(cidr: &str, policies: &[(&str, &str)]) -> Existing {
             };
             let metadata = json!({"name": name, "namespace": namespace, "uid": uid});
             let spec = json!({"priority": 1, "appliedTo": [{"podSelector": {}}], "egress": [
-                {"name": "r", "action": "Drop", "to": [{"ipBlock": {"cidr": cidr}}]}
+                {"name": "r", "action": "Drop", "to": [peer]}
             ]});
             let document =
                 json!({"apiVersion": "crd.antrea.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec});
@@ -193,6 +197,33 @@ fn a_policy_that_is_made_again_begins_at_zero() {
             "own source: {own}"
         );
     }
+}
+
+/// Policies whose rules name groups: which are about multicast this server cannot tell, but nodes can.
+#[test]
+fn a_policy_on_groups_is_served_when_nodes_tell_of_it() {
+    let mut index = Index::default();
+    let policies = [("mkt/web", "w"), ("mkt/feeds", "f")];
+    index.follow_policies(source_to(&json!({"group": "g"}), &policies), at("08:00:00"));
+    assert_eq!(sums::<false>(&index, at("08:00:00")), []);
+    let told = |observed, policies: &[(&str, &str, Vec<Value>)]| node("n1", observed).judging(policies);
+    index.accept(told("08:00:10", &[("mkt/feeds", "f", vec![])]), at("08:00:10"));
+    let at_zero = expected(&[("f", (0, 0), &[])]);
+    assert_eq!(
+        sums::<false>(&index, at("08:00:10")),
+        at_zero,
+        "also where no Pod has it"
+    );
+    let web = index.policy::<false>("mkt", "web", at("08:00:10"));
+    assert_eq!(web, None, "at zero it would contradict what others count of it");
+    // The group holds no multicast any more.
+    index.accept(told("08:00:20", &[]), at("08:00:20"));
+    assert_eq!(sums::<false>(&index, at("08:00:20")), []);
+    let counted = [("mkt/feeds", "f", vec![rule("r", "08:00:30", 142, 1)])];
+    index.accept(told("08:00:30", &counted), at("08:00:30"));
+    index.accept(told("08:00:40", &[]), at("08:00:40"));
+    let one = expected(&[("f", (142, 1), &[("r", 142, 1)])]);
+    assert_eq!(sums::<false>(&index, at("08:00:40")), one, "what was counted stays");
 }
 
 /// Somebody edits it and takes its only rule for multicast out, those on unicast stay: it is the same policy.

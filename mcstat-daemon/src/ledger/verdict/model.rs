@@ -85,7 +85,22 @@ impl Model {
         self.policies.iter().map(|(key, (uid, policy))| (key, uid, &**policy))
     }
 
-    /// Every policy that has rules for multicast, with its UID; also those that apply to no Pod here.
+    /// Whether a policy has rules for multicast, its groups looked up: most rules on groups are for unicast.
+    #[must_use]
+    pub fn is_multicast(&self, key: &ObjectKey, policy: &Policy) -> bool {
+        let holds = |name| {
+            let group = self.group(key, name);
+            let children = group.into_iter().flat_map(|group| &group.children);
+            let mut all = group
+                .into_iter()
+                .chain(children.filter_map(|child| self.group(key, child)));
+            all.any(|group| !group.blocks.is_empty())
+        };
+        policy.is_multicast().unwrap_or_else(|| policy.groups().any(holds))
+    }
+
+    /// Every policy that has rules for multicast, or may have some by a group, with its UID; also those that apply to no Pod
+    /// here.
     pub fn policies(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<str>, &Policy)> {
         self.all_policies().filter(|(_, _, policy)| !policy.rules.is_empty())
     }

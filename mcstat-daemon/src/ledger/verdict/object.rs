@@ -79,6 +79,30 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
+impl Policy {
+    /// Whether it has rules for multicast; `None`: that rests on what groups hold
+    /// ([`Model::is_multicast`](super::Model::is_multicast)).
+    #[must_use]
+    pub fn is_multicast(&self) -> Option<bool> {
+        let by_itself = |rule: &Rule| match &rule.subject {
+            Subject::Data { blocks, .. } => !blocks.is_empty(),
+            Subject::Igmp(_) => true,
+        };
+        if self.rules.iter().any(by_itself) {
+            return Some(true);
+        }
+        self.rules.is_empty().then_some(false)
+    }
+
+    /// The groups that its rules are about, besides addresses of their own.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().flat_map(|rule| match &rule.subject {
+            Subject::Data { groups, .. } => groups.as_slice(),
+            Subject::Igmp(_) => &[],
+        })
+    }
+}
+
 /// One rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {

@@ -53,6 +53,37 @@ fn a_group_can_make_a_rule_one_for_multicast() {
     assert_eq!(node.data("ns/a", [225, 1, 1, 1], 1), no_rule());
 }
 
+/// What is told of a policy at zero is about multicast; a rule on a group is so when the group holds such addresses.
+#[test]
+fn a_policy_is_about_multicast_by_its_rules_or_its_groups() {
+    let policy = |rules: &str| {
+        format!(
+            "{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: p}}, spec: {{priority: 1, \
+             appliedTo: [{{podSelector: {{}}}}], egress: [{{name: r, action: Allow, {rules}}}]}}}}"
+        )
+    };
+    let groups = "
+--- {apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: web}, spec: {podSelector: {}}}
+--- {apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: feeds}, spec: {ipBlocks: [{cidr: 225.1.0.0/16}]}}
+--- {apiVersion: crd.antrea.io/v1beta1, kind: ClusterGroup, metadata: {name: both}, spec: {childGroups: [web, feeds]}}
+";
+    for (rules, by_itself, expected) in [
+        ("to: [{ipBlock: {cidr: 225.1.1.1/32}}]", Some(true), true),
+        ("protocols: [{igmp: {}}]", Some(true), true),
+        ("to: [{ipBlock: {cidr: 10.0.0.0/8}}]", Some(false), false),
+        ("to: [{group: web}]", None, false),
+        ("to: [{group: nowhere}]", None, false),
+        ("to: [{group: feeds}]", None, true),
+        ("to: [{group: web}, {group: both}]", None, true),
+        ("to: [{group: web}, {ipBlock: {cidr: 225.1.1.1/32}}]", Some(true), true),
+    ] {
+        let model: Model = objects(&(policy(rules) + groups)).into_iter().collect();
+        let (key, _, policy) = model.all_policies().next().unwrap();
+        let found = (policy.is_multicast(), model.is_multicast(key, policy));
+        assert_eq!(found, (by_itself, expected), "{rules}");
+    }
+}
+
 /// A group that selects nothing for another reason than that nothing fits is told, and so is one inside another.
 #[test]
 fn groups_that_select_nothing_are_named() {
