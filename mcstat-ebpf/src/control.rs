@@ -150,11 +150,11 @@ fn record<const WORDS: usize>(skb: *mut __sk_buff, ip_offset: u32, mut header: E
         return false;
     };
     let room = WORDS * 8 - size_of::<EventHeader>();
-    let captured = at_most(header.original_length as u64, room as u64) as u32;
+    let captured = within(header.original_length as u64, room as u64) as u32;
     let start = entry.as_mut_ptr().cast::<EventHeader>();
     // SAFETY: the record holds a header and `room` bytes, and `captured` is at most that.
     unsafe {
-        let copied = captured >= 1 && bpf_skb_load_bytes(skb.cast(), ip_offset, start.add(1).cast(), captured) == 0;
+        let copied = bpf_skb_load_bytes(skb.cast(), ip_offset, start.add(1).cast(), captured) == 0;
         header.captured = if copied { captured } else { 0 };
         start.write(header);
     }
@@ -162,14 +162,21 @@ fn record<const WORDS: usize>(skb: *mut __sk_buff, ip_offset: u32, mut header: E
     true
 }
 
-/// The smaller of two, as the verifier must see it: compared and limited in one register. The compiler would compare a
-/// copy, and Linux 6.1 does not carry a bound from a 32-bit copy to its original.
+/// At least 1, which every message is, and at most the limit, as the verifier must see it: compared and limited in one
+/// register. The compiler would compare a copy, and Linux 6.1 does not carry a bound from a 32-bit copy to its original.
 #[inline(always)]
-fn at_most(value: u64, limit: u64) -> u64 {
+fn within(value: u64, limit: u64) -> u64 {
     let mut bounded = value;
     // SAFETY: registers only.
     unsafe {
-        asm!("if {v} <= {l} goto +1", "{v} = {l}", v = inout(reg) bounded, l = in(reg) limit);
+        asm!(
+            "if {v} <= {l} goto +1",
+            "{v} = {l}",
+            "if {v} > 0 goto +1",
+            "{v} = 1",
+            v = inout(reg) bounded,
+            l = in(reg) limit
+        );
     }
     bounded
 }

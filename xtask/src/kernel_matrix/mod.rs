@@ -52,6 +52,7 @@ const TESTS: &[&str] = &[
     "kernel_policy",
     "kernel_policy_reports",
     "kernel_policy_restart",
+    "kernel_settle",
     "kernel_race",
     "netns_source",
     "witness_filter",

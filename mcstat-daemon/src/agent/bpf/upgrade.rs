@@ -22,6 +22,7 @@ use zerocopy::IntoBytes;
 use super::{
     KernelError,
     attach::Programs,
+    free,
     maps::{self, Maps, Options, update_settings},
     policy, rcu,
     read::{Reader, SlotTotals, add_control},
@@ -57,12 +58,18 @@ pub fn find(options: &Options, known: &[u32]) -> Vec<u32> {
     found
 }
 
-/// Copies what the new programs need before they run: clock, port ids, policies, the ports themselves.
+/// Finishes what an agent was killed in, and copies what the new programs need before they run: clock, port ids, policies,
+/// the ports themselves.
 ///
 /// # Errors
 /// When the old maps cannot be opened or read.
 pub fn prepare(options: &Options, old_abi: u32, new: &Maps) -> Result<Maps, KernelError> {
     let old = maps::open_pinned(&maps::pins(&options.bpffs, old_abi))?;
+    // What the last agent left half done would be read half.
+    free::recover(&old).map_err(|error| KernelError::System {
+        call: "finishing what an agent of the old ABI had begun",
+        error,
+    })?;
     let from = old.settings.read(0);
     update_settings(new, |settings| {
         settings.hz = from.hz;
