@@ -1,5 +1,5 @@
-//! An agent whose maps have no room for new policies beside the old ones: it says so, the old ones stay in force, over a
-//! kill too, and the next policies that fit are taken.
+//! An agent whose maps have no room for new policies beside the old ones: the new ones come into force all the same, over a
+//! kill too, others do not wait for them, and no rule loses what it counted. What is too large by itself is named.
 //!
 //! Needs root, a kernel for the programs and Open vSwitch.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
@@ -14,15 +14,20 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Puts a policy in place that drops data to so many groups from 239.`octet`.0.0 on.
-fn put_policy(directory: &Path, octet: u32, groups: u32) {
+/// A policy that drops data to so many groups from 239.`octet`.0.0 on.
+fn policy(name: &str, octet: u32, groups: u32) -> String {
     let block = |n| format!("{{ipBlock: {{cidr: 239.{octet}.{}.{}/32}}}}", n / 250, n % 250);
     let blocks: Vec<_> = (0..groups).map(block).collect();
-    let text = format!(
-        "{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: large}}, spec: {{priority: 5, \
-         appliedTo: [{{podSelector: {{}}}}], egress: [{{name: drop, action: Drop, to: [{}]}}]}}}}",
+    format!(
+        "---\n{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: {name}}}, spec: {{priority: 5, \
+         appliedTo: [{{podSelector: {{}}}}], egress: [{{name: drop-{name}, action: Drop, to: [{}]}}]}}}}\n",
         blocks.join(", ")
-    );
+    )
+}
+
+/// Puts `large` for so many groups of this octet in place, and `small` for some of another.
+fn put_policies(directory: &Path, large: (u32, u32), small: u32) {
+    let text = policy("large", large.0, large.1) + &policy("small", small, 10);
     fs::write(directory.join("new"), text).unwrap();
     fs::rename(directory.join("new"), directory.join("policies.yaml")).unwrap();
 }
@@ -75,17 +80,26 @@ impl Lab {
         });
     }
 
-    /// The rule that decides data to 239.`octet`.0.7.
-    fn decider(&self, octet: u8) -> Value {
-        let pod = self.until("the Pod is told", |_| true);
-        let rows = pod["status"]["groups"].as_array().unwrap();
-        let row = rows.iter().find(|row| row["group"] == format!("239.{octet}.0.7"));
-        row.unwrap()["outbound"]["rule"]["rule"].clone()
+    /// The rule that decides data to 239.`octet`.0.7, once the Pod has sent there.
+    fn decider(pod: &Value, octet: u8) -> Value {
+        let rows = pod["status"]["groups"].as_array();
+        let mut rows = rows.into_iter().flatten();
+        let row = rows.find(|row| row["group"] == format!("239.{octet}.0.7"));
+        row.map(|row| row["outbound"]["rule"]["rule"].clone())
+            .unwrap_or_default()
+    }
+
+    /// When the rule of a policy began to count, and how many packets it has dropped since.
+    fn counted(&self, name: &str) -> (String, u64) {
+        let policy = self.node.get(&["antreaclusternetworkpolicystats", name]).unwrap();
+        let rule = &policy["ruleTrafficStats"][0];
+        let start = rule["startTime"].as_str().unwrap().to_owned();
+        (start, rule["trafficStats"]["packets"].as_u64().unwrap())
     }
 }
 
 #[test]
-fn policies_without_room_leave_the_old_ones_in_force_until_others_fit() {
+fn policies_without_room_beside_the_old_ones_come_into_force_all_the_same() {
     let bed = Bed::up(&[("mkt", "feed")]).unwrap();
     let policies = tempfile::tempdir().unwrap();
     // A trie of 16,384 prefixes.
@@ -96,46 +110,61 @@ fn policies_without_room_leave_the_old_ones_in_force_until_others_fit() {
     let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
     let node = Node::with(&bed.bpffs(), &source, &more);
     let mut lab = Lab { node, policies, bed };
-    put_policy(lab.policies.path(), 1, 9000);
+    put_policies(lab.policies.path(), (1, 9000), 11);
     lab.start();
-    let enforced = |pod: &Value| known(pod).is_some_and(|(reason, _)| reason == "Enforced");
-    let message = |pod: &Value| known(pod).map(|(_, message)| message).unwrap_or_default();
-    lab.until("the Pod is judged", enforced);
+    let quiet = ("Enforced".to_owned(), String::new());
+    lab.until("the Pod is judged", |pod| known(pod).as_ref() == Some(&quiet));
     lab.send(1, (10, 0));
+    lab.send(11, (20, 0));
+    let starts = (lab.counted("large").0, lab.counted("small").0);
 
-    let full = "the policy set of mkt/feed has 9000 prefixes, and beside the 9000 in force there is room for 7384 in the map \
-                policies (most of them are ClusterNetworkPolicy large's); the policies of before stay in force: raise \
-                maps.memoryMiB, or change the policies in steps of fewer prefixes";
-    put_policy(lab.policies.path(), 2, 9000);
-    let told = lab.until("it is told that there is no room", |pod| !message(pod).is_empty());
-    assert_eq!(message(&told), full);
-    lab.send(1, (20, 0));
+    // Both change, and the large one has no room beside itself.
     lab.send(2, (20, 10));
-    assert_eq!((lab.decider(1), lab.decider(2)), (json!("drop"), Value::Null));
-    assert_eq!(lab.node.log().matches(full).count(), 1, "said once: {}", lab.node.log());
+    lab.send(12, (20, 20));
+    put_policies(lab.policies.path(), (2, 9000), 12);
+    let is_new = |pod: &Value| {
+        let deciders = [1, 2, 11, 12].map(|octet| Lab::decider(pod, octet));
+        deciders == [Value::Null, json!("drop-large"), Value::Null, json!("drop-small")]
+    };
+    let told = lab.until("both new policies are in force", is_new);
+    assert_eq!(known(&told), Some(quiet.clone()), "nothing is left out");
+    lab.send(2, (30, 20));
+    lab.send(12, (40, 20));
+    lab.send(1, (40, 30));
 
-    // The next agent finds no more room, and judges by what judges.
+    // An agent that finds another policy than that in force has no more room.
     lab.node.kill();
+    put_policies(lab.policies.path(), (1, 9000), 12);
     lab.start();
-    let told = lab.until("it is told again", |pod| !message(pod).is_empty());
-    assert_eq!(
-        (known(&told), lab.decider(1)),
-        (Some(("Enforced".to_owned(), full.to_owned())), json!("drop"))
-    );
-    lab.send(1, (30, 10));
+    let told = lab.until("the policy of before is in force again", |pod| {
+        (Lab::decider(pod, 1), Lab::decider(pod, 2)) == (json!("drop-large"), Value::Null)
+    });
+    assert_eq!(known(&told), Some(quiet.clone()));
+    lab.send(1, (50, 30));
+    assert_eq!(lab.counted("large"), (starts.0.clone(), 30));
+    assert_eq!(lab.counted("small"), (starts.1, 20));
 
-    // Back, and then to one that fits: without a restart.
-    put_policy(lab.policies.path(), 1, 9000);
-    lab.until("the policies are those in force", |pod| {
-        enforced(pod) && message(pod).is_empty()
+    // What the trie does not hold at all is named, and the other is judged.
+    put_policies(lab.policies.path(), (2, 15_000), 11);
+    let told = lab.until("the small policy is the new one", |pod| {
+        Lab::decider(pod, 11) == json!("drop-small")
     });
-    put_policy(lab.policies.path(), 2, 9000);
-    lab.until("no room again", |pod| message(pod) == full);
-    put_policy(lab.policies.path(), 2, 7000);
-    lab.until("the smaller policy is taken", |pod| {
-        enforced(pod) && message(pod).is_empty()
+    assert_eq!(
+        known(&told),
+        Some((
+            "Enforced".to_owned(),
+            "ClusterNetworkPolicy large: no room for its prefixes; the policy is not judged on this node: raise \
+             maps.memoryMiB, or make it smaller"
+                .to_owned()
+        ))
+    );
+    lab.send(11, (60, 30));
+    // Until it fits: nobody has to do anything else.
+    put_policies(lab.policies.path(), (2, 9000), 11);
+    let told = lab.until("the large one is judged again", |pod| {
+        Lab::decider(pod, 2) == json!("drop-large")
     });
-    lab.send(2, (40, 10));
-    lab.send(1, (40, 20));
-    assert_eq!((lab.decider(1), lab.decider(2)), (Value::Null, json!("drop")));
+    assert_eq!(known(&told), Some(quiet));
+    lab.send(2, (70, 30));
+    assert_eq!(lab.counted("large"), (starts.0, 40), "its lives are added up");
 }

@@ -51,17 +51,6 @@ pub enum JudgeError {
     /// The maps do not take them.
     #[error(transparent)]
     Apply(#[from] PolicyError),
-    /// The maps are too small for the new beside the old.
-    #[error(
-        "{room}{}; the policies of before stay in force: raise maps.memoryMiB, or change the policies in steps of fewer \
-         prefixes", .policy.as_ref().map_or_else(String::new, |policy| format!(" (most of them are {policy}'s)"))
-    )]
-    Room {
-        /// [`PolicyError::NoRoom`].
-        room: PolicyError,
-        /// Which policy has most of the prefixes.
-        policy: Option<ObjectKey>,
-    },
 }
 
 /// The policies in force.
@@ -114,6 +103,13 @@ pub(super) struct Judge {
     complaints: Vec<String>,
     /// What went wrong last.
     trouble: Option<String>,
+}
+
+/// What became of a change.
+enum Made {
+    Whole,
+    /// Nothing was done: a set finds no room beside what is in force. The compiler was told.
+    NoRoom,
 }
 
 /// What is to be in force.
@@ -223,14 +219,11 @@ impl Judge {
             return false;
         }
         let made = match self.unfinished.take() {
-            Some(change) => self.make(change, channels),
+            Some(change) => self.make(change, channels).map(drop),
             None => Ok(()),
         };
         let made = made.and_then(|()| self.bring(model, pods, channels));
-        // Room is made by another change only, which comes as one.
-        self.again = made
-            .as_ref()
-            .is_err_and(|error| !matches!(error, JudgeError::Room { .. }));
+        self.again = made.is_err();
         let trouble = made.err().map(|error| error.to_string());
         if let Some(error) = trouble.as_ref().filter(|error| self.trouble.as_ref() != Some(error)) {
             warn!(error, "the policies are not in force as they are");
@@ -254,38 +247,39 @@ impl Judge {
         }
     }
 
-    /// Compiles and makes the change, and again where what it retired was in the way of more.
+    /// Compiles and makes the change, and again where what was there before was in the way of more: the compiler says why
+    /// that ends.
     fn bring(&mut self, model: &Model, pods: &[PodName], channels: &Channels) -> Result<(), JudgeError> {
         let mut left_out = Vec::new();
         loop {
             let change = self.compiler.compile(model, pods)?;
             let next = change.again.then(|| texts(&change.problems));
-            let made = self.make(change, channels);
-            // What was to be put right by this change, and is not.
-            if made.is_err() && !left_out.is_empty() {
-                complain(&mut self.complaints, left_out);
-                return made;
-            }
-            match (made, next) {
-                (Ok(()), Some(problems)) => left_out = problems,
-                (made, _) => return made,
+            match (self.make(change, channels), next) {
+                (Ok(Made::NoRoom), _) => {}
+                (Ok(Made::Whole), Some(problems)) => left_out = problems,
+                (Ok(Made::Whole), None) => return Ok(()),
+                (Err(error), _) => {
+                    // What was to be put right by this change, and is not.
+                    if !left_out.is_empty() {
+                        complain(&mut self.complaints, left_out);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
 
     /// Makes a change. What was done of one that fails is done; the rest waits for the next round.
-    fn make(&mut self, mut change: Change, channels: &Channels) -> Result<(), JudgeError> {
+    fn make(&mut self, mut change: Change, channels: &Channels) -> Result<Made, JudgeError> {
         let begun = Instant::now();
         let last = match policy::apply(&self.maps, &change, now()) {
             Ok(last) => last,
-            Err(room @ PolicyError::NoRoom { .. }) => {
-                let set = change.sets.iter().find(|set| room.is_about(set));
-                let policy = set.and_then(|set| self.compiler.most_of(set));
-                // Nothing was done: whatever comes next starts from what is in force.
-                self.compiler.take_back();
-                return Err(JudgeError::Room { room, policy });
-            }
             Err(error) => {
+                if let Some(set) = change.sets.iter().find(|set| error.is_about(set)) {
+                    debug!(%error, "the next change leaves out what asks for most");
+                    self.compiler.no_room(set);
+                    return Ok(Made::NoRoom);
+                }
                 self.unfinished = Some(change);
                 return Err(error.into());
             }
@@ -296,6 +290,7 @@ impl Judge {
             rules = change.rules.len(),
             sets = change.sets.len(),
             pods = change.flips.len(),
+            again = change.again,
             "policies in force"
         );
         // What the next change, which follows at once, puts right is nothing to complain of.
@@ -307,7 +302,7 @@ impl Judge {
             // A tick that does not read is no reason to wait.
             let _ = channels.retired.try_send(reading);
         }
-        Ok(())
+        Ok(Made::Whole)
     }
 }
 

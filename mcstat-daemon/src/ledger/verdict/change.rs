@@ -164,6 +164,6 @@ pub struct Change {
     pub retired: Retired,
     /// What is not judged as it is written: all there is, not only what is new.
     pub problems: Vec<Problem>,
-    /// Policies are left out only because what is retired is in their way: compile again once it is released.
+    /// Policies are left out only because what was there before is in their way: compile again once it is released.
     pub again: bool,
 }

@@ -9,21 +9,16 @@
 //! Sets never change: a Pod whose rules change gets another one. So a packet is judged by the old policy or by the new
 //! one, whole, and a change touches the Pods concerned and nobody else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
-
-use mcstat_common::policy::DECISION_DROP;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     change::{Change, CompileError, Limits, PolicySet, Retired, RuleRow, Stored},
     model::{Model, PodName},
     object::ObjectKey,
-    problem::Problem,
+    problem::{Problem, Room},
     reach::Reach,
-    resolve::resolve,
-    room::{Fit, Misfit, Search},
+    resolve::{Resolved, resolve},
+    room::{Fit, LeftOut, Misfit, Search, crowding},
     select::Selections,
     state::State,
 };
@@ -34,8 +29,10 @@ pub struct Compiler {
     limits: Limits,
     selections: Selections,
     state: State,
-    /// Policies that fit, and that were left out of the last change since what is retired was in their way.
+    /// Policies that fit, and that were left out of the last change since what was there before was in their way.
     waiting: BTreeSet<ObjectKey>,
+    /// Policies that the next change leaves out, since one with them found no room.
+    crowded: BTreeSet<ObjectKey>,
     /// State and those policies before the last change.
     before: Option<Box<(State, BTreeSet<ObjectKey>)>>,
 }
@@ -57,6 +54,7 @@ impl Compiler {
             selections: Selections::default(),
             state: State::new(limits, stored),
             waiting: BTreeSet::new(),
+            crowded: BTreeSet::new(),
             before: None,
         }
     }
@@ -76,15 +74,18 @@ impl Compiler {
             pods,
             rules: &rules,
         };
+        let crowded = self.crowded(&rules);
         let (fit, lasting) = match search.attempt(&self.state, &[], 0) {
-            Ok(fit) => (fit, 0),
+            Ok(fit) if crowded.is_empty() => (fit, 0),
             Err(Misfit::Error(error)) => return Err(error),
-            Err(Misfit::Room(_)) => {
+            Ok(_) | Err(Misfit::Room(_)) => {
                 // What fits once everything retired is free does not rest on what happens to lie in the maps.
                 let empty = State::new(self.limits, Stored::default());
-                let lasting = search.fit(&empty, Vec::new(), &BTreeSet::new())?.left_out;
-                let count = lasting.len();
-                (search.fit(&self.state, lasting, &self.waiting)?, count)
+                let mut left_out = search.fit(&empty, Vec::new(), 0, &BTreeSet::new())?.left_out;
+                let lasting = left_out.len();
+                let gone: BTreeSet<_> = left_out.iter().map(|(policy, _)| policy.clone()).collect();
+                left_out.extend(crowded.into_iter().filter(|(policy, _)| !gone.contains(policy)));
+                (search.fit(&self.state, left_out, lasting, &self.waiting)?, lasting)
             }
         };
         let Fit {
@@ -110,32 +111,38 @@ impl Compiler {
         Ok(change)
     }
 
-    /// The last change was not made, no part of it: the next one starts from where that one did.
-    pub fn take_back(&mut self) {
-        if let Some(before) = self.before.take() {
-            (self.state, self.waiting) = *before;
-        }
+    /// This set of the last change finds no room beside what is in force, and no part of the change was made. The next one
+    /// starts from where that one did and leaves out the policies that ask for most of the set, so that all others come
+    /// into force; it is [`Change::again`], since what those policies had is room for what they ask for now.
+    ///
+    /// That ends: as long as the model is the same, each change leaves out what the one before did, and more. When
+    /// everything is left out there is no set that needs room, and beside none all that was compiled has room.
+    pub fn no_room(&mut self, set: &PolicySet) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        let refused = std::mem::replace(&mut self.state, before.0);
+        self.waiting = before.1;
+        // These were left out in vain.
+        self.crowded.extend(self.waiting.iter().cloned());
+        // Twice as many as the time before, as in [`Search::fit`].
+        let more = self.crowded.len().max(1);
+        let mut policies = crowding(&refused, set);
+        policies.retain(|policy| !self.crowded.contains(policy));
+        self.crowded.extend(policies.into_iter().take(more));
     }
 
-    /// The policy whose rules decide most of a set; `None` where only rules with ports do.
-    #[must_use]
-    pub fn most_of(&self, set: &PolicySet) -> Option<ObjectKey> {
-        let policies = self.rules().map(|row| (row.slot, &row.policy));
-        let policies: HashMap<u16, &ObjectKey> = policies.collect();
-        let mut decided: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
-        for (_, value) in &set.entries {
-            let policy = policies.get(&(value.decision & !DECISION_DROP));
-            policy
-                .into_iter()
-                .for_each(|policy| *decided.entry(*policy).or_default() += 1);
-        }
-        let most = decided.into_iter().max_by_key(|(_, entries)| *entries);
-        most.map(|(policy, _)| policy.clone())
+    /// Those that there are still.
+    fn crowded(&self, rules: &[Resolved]) -> LeftOut {
+        let there: BTreeSet<&ObjectKey> = rules.iter().map(|rule| &rule.policy).collect();
+        let crowded = self.crowded.iter().filter(|policy| there.contains(policy));
+        crowded.map(|policy| (policy.clone(), Room::Entries)).collect()
     }
 
     /// Gives ids back for use. The caller has deleted what they stand for, and waited for RCU before.
     pub fn release(&mut self, retired: Retired) {
         self.before = None;
+        self.crowded.clear();
         self.state.release(retired);
     }
 

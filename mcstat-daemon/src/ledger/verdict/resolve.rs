@@ -33,6 +33,14 @@ pub(super) struct Content {
     pub(super) ports: Ports,
 }
 
+impl Content {
+    /// How many prefixes it asks for in the trie, for each Pod.
+    pub(super) fn prefixes(&self) -> usize {
+        let in_trie = self.terms.iter().filter(|term| term.space != SPACE_QUERY);
+        in_trie.map(|term| 1 + term.block.except.len()).sum()
+    }
+}
+
 /// Addresses in one space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Term {

@@ -1,13 +1,13 @@
 //! What is left out where the maps do not hold everything.
 //!
 //! There are two reasons. All policies together may be too many: then the greediest are left out, as few as will do, and
-//! which they are rests on the policies alone. And what is retired keeps its numbers until no CPU can be reading them: then
-//! policies that do fit are left out of one change and are in the next.
+//! which they are rests on the policies alone. And what is retired keeps its numbers, and its prefixes, until no CPU can be
+//! reading them: then policies that do fit are left out of one change and are in the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    change::{Change, CompileError, Limits},
+    change::{Change, CompileError, Limits, PolicySet},
     model::PodName,
     object::{ObjectKey, Ports},
     problem::Room,
@@ -59,28 +59,28 @@ impl Search<'_> {
         })
     }
 
-    /// The state after this one, with as many policies as fit. `lasting` are left out anyway; those of `waiting` were left
-    /// out of the change before and in vain, so that now these and more are.
+    /// The state after this one, with as many policies as fit. `left_out` are left out anyway, the first so many of them for
+    /// good; those of `waiting` were left out of the change before and in vain, so that now these and more are.
     pub(super) fn fit(
         &self,
         before: &State,
-        lasting: LeftOut,
+        mut left_out: LeftOut,
+        lasting: usize,
         waiting: &BTreeSet<ObjectKey>,
     ) -> Result<Fit, CompileError> {
-        let fixed = lasting.len();
-        let mut room = match self.attempt(before, &lasting, fixed) {
+        let mut room = match self.attempt(before, &left_out, lasting) {
             Ok(fit) => return Ok(fit),
             Err(Misfit::Error(error)) => return Err(error),
             Err(Misfit::Room(room)) => room,
         };
-        let mut left_out = lasting;
+        let anyway = left_out.len();
         let there = self.rules.iter().map(|rule| &rule.policy).collect::<BTreeSet<_>>();
         let gone = policies(left_out.iter()).into_iter().cloned().collect::<BTreeSet<_>>();
         let again = waiting
             .iter()
             .filter(|policy| there.contains(policy) && !gone.contains(*policy));
         left_out.extend(again.map(|policy| (policy.clone(), room)));
-        let in_vain = left_out.len() - fixed;
+        let in_vain = left_out.len() - anyway;
         // Twice as many as the time before: their number must not cost attempts, nor changes.
         let mut more = in_vain.max(1);
         loop {
@@ -88,8 +88,8 @@ impl Search<'_> {
             let greediest = greediest(before, &self.without(&left_out), room, more);
             left_out.extend(greediest.into_iter().map(|policy| (policy, room)));
             more = more.saturating_mul(2);
-            match self.attempt(before, &left_out, fixed) {
-                Ok(fit) if in_vain == 0 => return self.fewer(before, fit, tried, fixed),
+            match self.attempt(before, &left_out, lasting) {
+                Ok(fit) if in_vain == 0 => return self.fewer(before, fit, tried, lasting),
                 Ok(fit) => return Ok(fit),
                 Err(Misfit::Error(error)) => return Err(error),
                 Err(Misfit::Room(other)) => room = other,
@@ -98,11 +98,11 @@ impl Search<'_> {
     }
 
     /// Puts back what was left out last, as much as fits. To leave out no more than the first `too_few` does not do.
-    fn fewer(&self, before: &State, mut fit: Fit, mut too_few: usize, fixed: usize) -> Result<Fit, CompileError> {
+    fn fewer(&self, before: &State, mut fit: Fit, mut too_few: usize, lasting: usize) -> Result<Fit, CompileError> {
         let all = fit.left_out.clone();
         while too_few + 1 < fit.left_out.len() {
             let middle = usize::midpoint(too_few, fit.left_out.len());
-            match self.attempt(before, all.get(..middle).unwrap_or_default(), fixed) {
+            match self.attempt(before, all.get(..middle).unwrap_or_default(), lasting) {
                 Ok(better) => fit = better,
                 Err(Misfit::Room(_)) => too_few = middle,
                 Err(Misfit::Error(error)) => return Err(error),
@@ -131,7 +131,7 @@ fn greediest(before: &State, rules: &[Resolved], room: Room, count: usize) -> Ve
         let asks = match room {
             Room::Rules => usize::from(!before.has_slot(&rule.id)),
             Room::Lists if !by_port => 0,
-            Room::Lists | Room::Entries => rule.content.terms.len().saturating_mul(rule.pods.len()),
+            Room::Lists | Room::Entries => rule.content.prefixes().saturating_mul(rule.pods.len()),
         };
         let sum = asked.entry(&rule.policy).or_default();
         *sum = (
@@ -147,4 +147,23 @@ fn greediest(before: &State, rules: &[Resolved], room: Room, count: usize) -> Ve
         .take(count)
         .map(|(policy, _)| policy.clone())
         .collect()
+}
+
+/// The policies by what they ask for: those with most prefixes in this set, then the others, those with most in all sets.
+pub(super) fn crowding(state: &State, set: &PolicySet) -> Vec<ObjectKey> {
+    let pod = state.pods.iter().find(|(_, of)| of.id == set.id).map(|(pod, _)| pod);
+    let pod = pod.and_then(|pod| (0..).zip(&*state.names).find(|(_, name)| *name == pod));
+    let mut asked: BTreeMap<&ObjectKey, (usize, usize)> = BTreeMap::new();
+    for rule in state.rules.values() {
+        let prefixes = rule.content.prefixes();
+        let here = pod.is_some_and(|(position, _)| rule.pods.contains(&position));
+        let sum = asked.entry(&rule.row.policy).or_default();
+        *sum = (
+            sum.0.saturating_add(if here { prefixes } else { 0 }),
+            sum.1.saturating_add(prefixes.saturating_mul(rule.pods.len())),
+        );
+    }
+    let mut policies: Vec<_> = asked.into_iter().collect();
+    policies.sort_by_key(|(_, asked)| std::cmp::Reverse(*asked));
+    policies.into_iter().map(|(policy, _)| policy.clone()).collect()
 }

@@ -193,3 +193,135 @@ fn any_change_settles_as_in_empty_maps() {
         "worth their number: {short} too large, {steps} in steps"
     );
 }
+
+/// A policy for every Pod whose rule is for these addresses in 225.1.`number`.0/24.
+fn of_groups(number: u8, groups: &[u8]) -> Object {
+    let block = |group: &u8| format!("{{ipBlock: {{cidr: 225.1.{number}.{group}/32}}}}");
+    let text = format!(
+        "{{apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {{name: p{number}}}, spec: {{priority: 1, \
+         appliedTo: [{{podSelector: {{}}}}], egress: [{{name: r, action: Drop, to: [{}]}}]}}}}",
+        groups.iter().map(block).collect::<Vec<_>>().join(", ")
+    );
+    objects(&text).remove(0)
+}
+
+/// The addresses that a policy decides for a Pod.
+fn groups_of(node: &Node, pod: &str, number: u8) -> Vec<u8> {
+    let decided = |group: &u8| node.data(pod, [225, 1, number, *group], 1) == drop(&format!("p{number}/r"));
+    (0..=255).filter(decided).collect()
+}
+
+/// Compiles as the agent does where the trie has room for so many prefixes, those that are there already among them. What
+/// is in force is looked at after each change.
+fn settle_beside(node: &mut Node, objects: &[Object], most: usize, look: impl Fn(&Node, &Change)) -> usize {
+    let model: Model = objects.iter().cloned().collect();
+    let mut made = 0;
+    for _ in 0..40 {
+        let mut change = node.compiler.compile(&model, &node.pods).unwrap();
+        let wanted: usize = change.sets.iter().map(|set| set.entries.len()).sum();
+        if let Some(largest) = change.sets.iter().max_by_key(|set| set.entries.len())
+            && node.tables.entries() + wanted > most
+        {
+            node.compiler.no_room(largest);
+            continue;
+        }
+        made += 1;
+        node.tables.apply(&change);
+        look(node, &change);
+        node.compiler.release(std::mem::take(&mut change.retired));
+        if !change.again {
+            return made;
+        }
+    }
+    panic!("it never ends");
+}
+
+const BESIDE: Limits = Limits { entries: 14, ..LIMITS };
+
+/// Nine prefixes of sixteen, to be replaced by nine others: what asks for less does not wait for that, and what asks for
+/// nothing new is judged all the time.
+#[test]
+fn what_has_no_room_beside_its_old_form_is_judged_once_that_is_gone() {
+    let of_large = |first: u8| of_groups(0, &(first..first + 9).collect::<Vec<_>>());
+    let mut node = Node::with(BESIDE, &["ns/a"]);
+    settle(&mut node, &[of_large(0), of_groups(1, &[1]), of_groups(2, &[1])]);
+    let before: Vec<RuleRow> = node.compiler.rules().cloned().collect();
+    let wanted = [of_large(100), of_groups(1, &[2]), of_groups(2, &[1])];
+    let seen = std::cell::RefCell::new(Vec::new());
+    let made = settle_beside(&mut node, &wanted, 16, |node, change| {
+        let groups = [0, 1, 2].map(|number| groups_of(node, "ns/a", number));
+        seen.borrow_mut().push((left_out(change), groups));
+        assert_eq!(change.retired.rules, [], "no total is lost");
+    });
+    let others = (vec![2], vec![1]);
+    let [none, new] = [vec![], (100..109).collect()].map(|large| [large, others.0.clone(), others.1.clone()]);
+    assert_eq!(made, 2);
+    assert_eq!(*seen.borrow(), [(vec!["p0".to_owned()], none), (vec![], new)]);
+    assert_eq!(node.compiler.rules().cloned().collect::<Vec<_>>(), before);
+    // The one that stands in the way is left out, not the one that changes beside it.
+    let wanted = [of_large(100), of_groups(1, &[3]), of_groups(2, &[1])];
+    let first = std::cell::RefCell::new(Vec::new());
+    settle_beside(&mut node, &wanted, 16, |_, change| {
+        first.borrow_mut().push(left_out(change));
+    });
+    assert_eq!(*first.borrow(), [vec!["p0".to_owned()], vec![]]);
+}
+
+/// Every change comes to an end and to all that fits into the trie alone; meanwhile a policy is judged as it is to be, or
+/// not at all.
+#[test]
+fn any_change_without_room_settles_and_is_never_judged_by_half() {
+    let mut random = seed::Random::new(66);
+    let pods = ["ns/a", "ns/b", "ns/c"];
+    let mut node = Node::with(BESIDE, &pods[..1]);
+    let (mut short, mut steps) = (0, 0);
+    for round in 0..300 {
+        node.pods = pods[..1 + random.below(3) as usize]
+            .iter()
+            .map(|pod| PodName::new("ns", &pod[3..]))
+            .collect();
+        let mut wanted = Vec::new();
+        for number in 0..6_u8 {
+            if random.below(5) > 0 {
+                let first = random.below(4) as u8 * 50;
+                let groups: Vec<u8> = (first..=first + random.below(5) as u8).collect();
+                wanted.push((number, groups));
+            }
+        }
+        let policies: Vec<_> = wanted
+            .iter()
+            .map(|(number, groups)| of_groups(*number, groups))
+            .collect();
+        let slots = |node: &Node| -> BTreeMap<RuleId, u16> {
+            let rules = node.compiler.rules();
+            rules.map(|row| (row.id.clone(), row.slot)).collect()
+        };
+        let before = slots(&node);
+        let made = settle_beside(&mut node, &policies, 15, |node, change| {
+            let left_out = left_out(change);
+            for ((number, groups), pod) in wanted.iter().flat_map(|of| pods.map(|pod| (of, pod))) {
+                let there = node.pods.iter().any(|name| name.to_string() == pod);
+                let judged = there && !left_out.contains(&format!("p{number}"));
+                let whole = if judged { &groups[..] } else { &[] };
+                assert_eq!(groups_of(node, pod, *number), whole, "round {round}: {left_out:?}");
+            }
+        });
+        let mut fresh = Node::with(BESIDE, &[]);
+        fresh.pods.clone_from(&node.pods);
+        let lasting = left_out(&fresh.set(policies));
+        for (number, groups) in &wanted {
+            let whole = if lasting.contains(&format!("p{number}")) {
+                &[]
+            } else {
+                &groups[..]
+            };
+            assert_eq!(groups_of(&node, "ns/a", *number), whole, "round {round}");
+        }
+        let after = slots(&node);
+        let kept = |(id, slot): (&RuleId, &u16)| after.get(id).is_none_or(|now| now == slot);
+        assert!(before.iter().all(kept), "round {round}: a rule has lost its slot");
+        short += usize::from(!lasting.is_empty());
+        steps += usize::from(made > 1);
+    }
+    assert!(short > 20 && steps > 20, "{short} too large, {steps} in steps");
+}
