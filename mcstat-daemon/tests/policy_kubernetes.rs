@@ -230,6 +230,55 @@ fn an_agent_judges_by_the_policies_of_the_api() {
     assert_eq!(agent.said(NO_POLICIES), 2, "{}", agent.node.log());
 }
 
+/// The API is away when the next agent starts: a report that a rule of before denies makes no member.
+#[test]
+fn memberships_are_judged_by_the_policies_of_before_until_the_api_answers() {
+    let bed = Bed::up(&[("mkt", "here")]).unwrap();
+    let mut api = Api::within(bed.node.clone());
+    api.apply(CRDS);
+    api.kubectl(&["wait", "--for=condition=established", "crd", "--all"]);
+    api.apply(&format!("{OBJECTS}{IGMP_POLICY}"));
+    let mut agent = Agent::start(&bed, &api);
+    agent.until_known("the Pod is judged", "True", "Enforced");
+    agent.node.kill();
+    api.kill_server();
+    agent.start_again(&bed);
+    agent.until_known("nobody has answered", "Unknown", "NotReadYet");
+
+    let of = |status: &Value, group: &str| -> Option<(bool, Value)> {
+        let rows = status["groups"].as_array()?;
+        let membership = &rows.iter().find(|row| row["group"] == group)?["membership"];
+        Some((membership["joined"].as_bool()?, membership["denied"]["rule"].clone()))
+    };
+    let groups = ["225.1.1.1", "225.1.1.2"];
+    let _receiver = bed
+        .pod("here")
+        .unwrap()
+        .receive(&groups.map(|group| group.parse().unwrap()))
+        .unwrap();
+    let (denied, member) = ((false, json!("no-1")), (true, Value::Null));
+    let told = agent.until("one is denied and the other is joined", |status| {
+        groups.map(|group| of(status, group)) == [Some(denied.clone()), Some(member.clone())]
+    });
+    let conditions = told["conditions"].to_string();
+    assert!(conditions.contains("NotReadYet"), "{conditions}");
+    assert_eq!(told["igmp"]["dropped"]["rules"][0]["rule"], "no-1");
+    assert_eq!(told["igmp"]["dropped"]["rules"][0]["policy"]["name"], "p");
+    assert!(
+        told["igmp"]["dropped"]["messages"].as_u64() > Some(0),
+        "as the kernel does: {told:#}"
+    );
+    // The policies say the same: nothing changes when they are read.
+    api.start_server();
+    agent.until_known("the API has answered", "True", "Enforced");
+    assert_eq!(of(&agent.status().unwrap(), groups[0]), Some(denied));
+}
+
+const IGMP_POLICY: &str = "
+{apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy, metadata: {namespace: mkt, name: p}, spec: {priority: 1, appliedTo: [{group: g}],
+  egress: [{name: no-1, action: Drop, protocols: [{igmp: {groupAddress: 225.1.1.1}}]}]}}
+";
+
 /// What the log says when there is nothing to judge by.
 const NO_POLICIES: &str = "the cluster has no Antrea policies";
 
@@ -242,13 +291,18 @@ impl Agent {
     fn start(bed: &Bed, api: &Api) -> Self {
         let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
         let more = json!({"policy": {"kubernetes": {"enabled": true, "kubeconfig": api.kubeconfig()}}});
-        let mut node = Node::with(&bed.bpffs(), &source, &more);
+        let node = Node::with(&bed.bpffs(), &source, &more);
+        let mut agent = Self { node };
+        agent.start_again(bed);
+        agent
+    }
+
+    fn start_again(&mut self, bed: &Bed) {
         let start = || {
-            node.start();
+            self.node.start();
             Ok(())
         };
         bed.node.within(start).unwrap();
-        Self { node }
     }
 
     /// The status of the Pod `mkt/here`, once it is counted.

@@ -69,8 +69,9 @@ pub(super) struct Judged {
 /// What the tick is told.
 #[derive(Debug, Clone)]
 pub(super) enum InForce {
-    /// The source of policies, or the one of Pods, has told nothing yet: what an earlier run judged by goes on.
-    NotRead,
+    /// The source of policies, or the one of Pods, has told nothing yet: what an earlier run judged by goes on, if it left
+    /// anything.
+    NotRead(Option<Judged>),
     /// There is no policy source.
     NoSource,
     /// Policies, be it none.
@@ -169,6 +170,16 @@ impl Judge {
             complaints: Vec::new(),
             trouble: None,
         })
+    }
+
+    /// What an earlier run left to judge by, of whose policies nothing is known but the rules in the maps.
+    pub(super) fn earlier(&self) -> InForce {
+        InForce::NotRead(self.tables.judge_anybody().then(|| Judged {
+            tables: Arc::new(self.tables.clone()),
+            policies: Arc::default(),
+            reach: Arc::default(),
+            problems: Arc::default(),
+        }))
     }
 
     /// Follows objects and Pods on a thread until one of their senders is gone. What is in force stays in force.

@@ -217,11 +217,7 @@ async fn judge(
     objects: watch::Receiver<PolicyObjects>,
 ) -> Result<Judging, AgentError> {
     let (compiled, compiled_seen) = watch::channel(PodPorts::default());
-    let (judged, judged_seen) = watch::channel(if has_policy_source(config) {
-        InForce::NotRead
-    } else {
-        InForce::NoSource
-    });
+    let (judged, judged_seen) = watch::channel(InForce::NoSource);
     let (retired, retired_seen) = mpsc::channel(4096);
     let mut judging = Judging {
         thread: None,
@@ -230,6 +226,8 @@ async fn judge(
         retired: retired_seen,
     };
     if has_policy_source(config) {
+        let judge = Judge::open(Arc::clone(&kernel.maps))?;
+        judged.send_replace(judge.earlier());
         let channels = judge::Channels {
             objects,
             pods,
@@ -237,7 +235,6 @@ async fn judge(
             judged,
             retired,
         };
-        let judge = Judge::open(Arc::clone(&kernel.maps))?;
         judging.thread = Some(judge.spawn(Handle::current(), channels)?);
     } else {
         let maps = Arc::clone(&kernel.maps);

@@ -171,7 +171,7 @@ impl Tick {
         let told = self
             .channels
             .judged
-            .wait_for(|judged| !matches!(judged, InForce::NotRead));
+            .wait_for(|judged| !matches!(judged, InForce::NotRead(_)));
         let _ = timeout(POLICY_WAIT, told).await;
     }
 
@@ -209,7 +209,7 @@ impl Tick {
         let uncounted = self.channels.uncounted.borrow().clone();
         // One look at the channel: between two the policies may be told.
         let judged = self.channels.judged.borrow().clone();
-        let policy_awaited = matches!(judged, InForce::NotRead);
+        let policy_awaited = matches!(judged, InForce::NotRead(_));
         let policy = self.policy(judged, rules, gone);
         Ok(Snapshot {
             at: clock.now,
@@ -272,14 +272,14 @@ impl Tick {
         last
     }
 
-    /// The policies in force, and what their rules decided.
+    /// The policies in force, be they of an earlier run, and what their rules decided.
     fn policy(
         &self,
         judged: InForce,
         mut rules: Vec<RuleReading>,
         mut gone: Vec<RuleReading>,
     ) -> Option<PolicyReading> {
-        let InForce::Policies(judged) = judged else {
+        let (InForce::Policies(judged) | InForce::NotRead(Some(judged))) = judged else {
             return None;
         };
         rules.append(&mut gone);

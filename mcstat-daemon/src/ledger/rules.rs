@@ -70,7 +70,8 @@ impl Policy {
 impl Rules {
     /// Takes a reading in and forgets the policies that are gone.
     pub(super) fn update(&mut self, snapshot: &Snapshot) {
-        let Some(reading) = &snapshot.policy else {
+        // Those of an earlier run need not be all that there are.
+        let Some(reading) = snapshot.policy.as_ref().filter(|_| !snapshot.policy_awaited) else {
             self.policies = None;
             return;
         };

@@ -51,15 +51,15 @@ pub(super) fn conditions(
 /// `PolicyKnown` of a Pod: whether it is judged, what a denial means, and what is left out on this node.
 /// `awaited`: there is a source of policies that has said nothing yet.
 pub(super) fn policy_known(policy: Option<&PolicyReading>, awaited: bool, pod: &PodRef) -> Condition {
+    if awaited {
+        return condition(
+            "PolicyKnown",
+            "Unknown",
+            "NotReadYet",
+            "the policy source has not told its policies yet, see the agent's log; what an earlier run judged by goes on",
+        );
+    }
     let Some(policy) = policy else {
-        if awaited {
-            return condition(
-                "PolicyKnown",
-                "Unknown",
-                "NotReadYet",
-                "the policy source has not told its policies yet, see the agent's log; what an earlier run judged by goes on",
-            );
-        }
         return condition(
             "PolicyKnown",
             "False",
@@ -144,8 +144,10 @@ mod tests {
         };
         let (status, reason, _) = known(None);
         assert_eq!((&*status, &*reason), ("False", "NoPolicySource"));
-        let awaited = policy_known(None, true, &pod);
-        assert_eq!((&*awaited.status, &*awaited.reason), ("Unknown", "NotReadYet"));
+        for left in [None, Some(&PolicyReading::default())] {
+            let awaited = policy_known(left, true, &pod);
+            assert_eq!((&*awaited.status, &*awaited.reason), ("Unknown", "NotReadYet"));
+        }
         let problems: Vec<_> = (1..=5).map(|n| format!("p{n} is left out")).collect();
         let reading = PolicyReading {
             tables: Arc::new(Tables::default()),

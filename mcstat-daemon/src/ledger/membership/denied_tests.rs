@@ -271,7 +271,22 @@ fn over_a_restart_it_stands_until_a_report_is_allowed() {
     assert_eq!(all.denials().count(), 0);
 }
 
-/// What was reported while nobody knew the policies was allowed by none.
+/// Policies are not read yet, and an earlier run left what the kernel judges by.
+#[test]
+fn before_policies_are_known_those_of_before_deny_and_allow() {
+    let mut all = Memberships::default();
+    let mut early = |seconds, policy, message| {
+        let mut early = snapshot(seconds, 1, &[message]);
+        (early.policy_awaited, early.policy) = (true, Some(policy));
+        early.namespaces.push(kernel(1, &[GROUP]));
+        all.update(&early);
+        told(of(&all, GROUP))
+    };
+    assert_eq!(early(10, deny(), JOIN), denied_by("no-1"));
+    assert_eq!(early(11, rules("", ENFORCED), ANSWER), JOINED);
+}
+
+/// What was reported while nobody knew the policies, nor those of before, was allowed by none.
 #[test]
 fn a_report_before_policies_are_known_ends_nothing() {
     let mut all = restarted();

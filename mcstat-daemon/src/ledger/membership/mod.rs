@@ -255,8 +255,9 @@ impl Port {
             {
                 member.restore(rule);
             }
-            // Before policies are known, a report is not allowed by them.
-            let verdict = judged.groups.get(&group).filter(|_| !snapshot.policy_awaited).copied();
+            // As long as there should be policies and nothing is judged by, a report is not allowed by them.
+            let known = snapshot.policy.is_some() || !snapshot.policy_awaited;
+            let verdict = judged.groups.get(&group).filter(|_| known).copied();
             member.judged(verdict.map(|denier| denier.and_then(|slot| judge.rule(slot))), now);
             if let Some(membership) = member.served(&evidence, &self.link, now) {
                 self.served.insert(group, membership);

@@ -48,10 +48,11 @@ pub struct Snapshot {
     /// What the switch calls each port, by [`PortReading::id`]; those that it does not know are not listed.
     #[serde(skip)]
     pub switch_ports: BTreeMap<u32, SwitchPort>,
-    /// What the policies say; `None` without a policy source: then nothing is judged.
+    /// What is judged by; `None` without a policy source: then nothing is judged.
     #[serde(skip)]
     pub policy: Option<PolicyReading>,
-    /// There is no [`policy`](Self::policy) yet, since its source has told nothing: what an earlier run judged by goes on.
+    /// The source of policies has told nothing yet: [`policy`](Self::policy) is what an earlier run judged by, which goes on,
+    /// and `None` where that left nothing. Which policies there are is not known.
     #[serde(skip)]
     pub policy_awaited: bool,
     /// When each port's programs were last found to be off, by [`PortReading::id`]: packets passed uncounted before.

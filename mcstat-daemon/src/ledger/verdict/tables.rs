@@ -126,6 +126,12 @@ impl Tables {
         self.pods.contains_key(pod)
     }
 
+    /// Whether any rule is for any Pod.
+    #[must_use]
+    pub fn judge_anybody(&self) -> bool {
+        !self.pods.is_empty()
+    }
+
     /// The verdict on all of a Pod's packets to this address; `None`: it rests on their UDP port.
     #[must_use]
     pub fn judge_all(&self, pod: &PodName, space: u8, address: Ipv4Addr) -> Option<Verdict> {

@@ -276,7 +276,7 @@ fn any_change_without_room_settles_and_is_never_judged_by_half() {
     let mut node = Node::with(BESIDE, &pods[..1]);
     let (mut short, mut steps) = (0, 0);
     for round in 0..300 {
-        node.pods = pods[..1 + random.below(3) as usize]
+        node.pods = pods[..1 + random.below(3)]
             .iter()
             .map(|pod| PodName::new("ns", &pod[3..]))
             .collect();
