@@ -163,3 +163,52 @@ fn i3_dropped_queries_are_counted_and_outlive_agent_and_switch() {
     agent.counted("and one of the flow after that", 12, 1);
     assert_eq!(agent.start(), start, "one life");
 }
+
+/// An agent that reads no switch cannot count queries: it says so by saying nothing, but for what one counted before.
+#[test]
+fn queries_that_no_switch_counts_are_absent_and_not_none() {
+    let bed = Bed::up(&[("e2e", DEAF), ("e2e", HEARING)]).unwrap();
+    bed.pipeline().add_query_rule(1, &[DEAF], Verdict::Drop).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("policies.yaml"), POLICIES).unwrap();
+    let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
+    let with_switch = |read: bool| {
+        let more = json!({"policy": {"files": directory.path()}, "switch": {"read": read}});
+        let mut agent = Agent {
+            bed: &bed,
+            node: Node::with(&bed.bpffs(), &source, &more),
+        };
+        agent.run();
+        agent
+    };
+    // The names of the numbers that the rule and its policy have.
+    let told = |agent: &Agent<'_>| -> Option<[Vec<String>; 2]> {
+        let policy = agent
+            .node
+            .get(&["antreaclusternetworkpolicystats", "acnp-igmp-query"])?;
+        let rule = policy["ruleTrafficStats"].as_array()?.first()?;
+        let names = ["trafficStats", "records", "wouldDrop", "switch"];
+        Some([rule, &policy].map(|object| {
+            let there = names.iter().filter(|name| object.get(**name).is_some());
+            there.map(|name| (*name).to_owned()).collect()
+        }))
+    };
+    let mut agent = with_switch(false);
+    agent.holds(
+        "the rule is there and has no number",
+        || told(&agent),
+        &Some([vec![], vec![]]),
+    );
+    agent.query(2);
+    agent.node.kill();
+
+    let mut agent = with_switch(true);
+    agent.counted("those of before nobody has counted", 0, 2);
+    agent.query(3);
+    agent.counted("three are counted", 3, 5);
+    agent.node.kill();
+
+    let agent = with_switch(false);
+    let three = Some((Count::new(3, 3 * 46), 3));
+    agent.holds("what was counted holds", || agent.rule(), &three);
+}

@@ -19,7 +19,8 @@ use crate::{
     agent::policy::{PolicyObjects, files},
     api::{
         policy::{
-            NetworkPolicyReference, NetworkPolicyStats, PolicyStats, PolicyStatus, RuleTrafficStats, TrafficStats,
+            Denied, NetworkPolicyReference, NetworkPolicyStats, PolicyStats, PolicyStatus, RuleTrafficStats,
+            TrafficStats,
         },
         resource::Object as _,
         stats::{self, Metadata},
@@ -336,8 +337,6 @@ impl Sum {
             return None;
         }
         let start_time = rules.iter().map(|rule| rule.start_time).min();
-        let mut would_drop = crate::api::policy::Denied::default();
-        rules.iter().for_each(|rule| would_drop.add(rule.would_drop));
         let reference = &self.policy.reference;
         Some(PolicyStats {
             api_version: format!("{}/{}", stats::GROUP, stats::VERSION),
@@ -351,14 +350,14 @@ impl Sum {
                 ..Metadata::default()
             },
             traffic_stats: TrafficStats::sum(&rules),
-            rule_traffic_stats: rules,
             status: PolicyStatus {
                 start_time,
                 kept_since: self.since,
                 nodes_reporting: counted.reporting,
                 nodes_expected: counted.expected,
-                would_drop,
+                would_drop: Denied::sum(&rules),
             },
+            rule_traffic_stats: rules,
         })
     }
 }

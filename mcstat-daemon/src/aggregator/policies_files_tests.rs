@@ -120,7 +120,10 @@ fn whether_the_node_or_the_own_source_tells_of_a_file_first_is_no_matter() {
         let both = source(&[("mkt/p", FILE), ("mkt/q", "file:NetworkPolicy/mkt/q")]);
         index.follow_policies(both, at("08:00:12"));
         let sums = index.policies::<false>(None, at("08:00:12"));
-        let counts: Vec<_> = sums.iter().map(|policy| policy.traffic_stats.packets).collect();
+        let counts: Vec<_> = sums
+            .iter()
+            .map(|policy| policy.traffic_stats.unwrap().packets)
+            .collect();
         assert_eq!(counts, [10, 10], "node first: {node_first}");
     }
 }

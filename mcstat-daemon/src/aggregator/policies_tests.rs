@@ -24,11 +24,15 @@ pub(super) fn sums<const CLUSTER_WIDE: bool>(index: &Index, now: Timestamp) -> S
     };
     let policies = index.policies::<CLUSTER_WIDE>(None, now).into_iter().map(|policy| {
         let rules = policy.rule_traffic_stats.iter().map(|rule| {
-            let (bytes, packets) = counts(rule.traffic_stats);
+            let (bytes, packets) = counts(rule.traffic_stats.unwrap());
             (rule.name.clone(), bytes, packets)
         });
         let rules = rules.collect();
-        (policy.metadata.uid.unwrap(), counts(policy.traffic_stats), rules)
+        (
+            policy.metadata.uid.unwrap(),
+            counts(policy.traffic_stats.unwrap()),
+            rules,
+        )
     });
     policies.collect()
 }
@@ -47,7 +51,7 @@ fn expected(policies: &[Expected<'_>]) -> Sums {
 pub(super) fn packets(index: &Index, now: &str) -> u64 {
     let policies = index.policies::<false>(None, at(now));
     assert_eq!(policies.len(), 1, "{policies:?}");
-    policies[0].traffic_stats.packets
+    policies[0].traffic_stats.unwrap().packets
 }
 
 /// These policies as a source finds them, by name and UID, each with a rule for multicast.
@@ -118,14 +122,20 @@ fn an_agent_that_restarts_goes_on_and_a_node_that_reboots_adds() {
     first.start_time = at("08:00:14");
     index.accept(first, at("08:00:15"));
     let policy = index.policies::<false>(None, at("08:00:15")).remove(0);
-    assert_eq!((policy.traffic_stats.packets, policy.status.nodes_reporting), (10, 0));
+    assert_eq!(
+        (policy.traffic_stats.unwrap().packets, policy.status.nodes_reporting),
+        (10, 0)
+    );
     index.accept(told("08:00:14", "08:00:20", "08:00:00", 12), at("08:00:20"));
     let policy = index.policies::<false>(None, at("08:00:20")).remove(0);
-    assert_eq!((policy.traffic_stats.packets, policy.status.nodes_reporting), (12, 1));
+    assert_eq!(
+        (policy.traffic_stats.unwrap().packets, policy.status.nodes_reporting),
+        (12, 1)
+    );
     index.accept(told("08:01:00", "08:01:10", "08:01:00", 3), at("08:01:10"));
     let policy = index.policies::<false>(None, at("08:01:10")).remove(0);
     assert_eq!(
-        (policy.traffic_stats.packets, policy.status.start_time),
+        (policy.traffic_stats.unwrap().packets, policy.status.start_time),
         (15, Some(at("08:00:00")))
     );
     assert_eq!(policy.metadata.creation_timestamp, Some(at("08:00:00")));
@@ -141,7 +151,7 @@ fn a_node_that_leaves_keeps_its_share_until_the_policy_goes() {
     let seen = |index: &Index, now| {
         let policy = policy(index, now);
         (
-            policy.traffic_stats.packets,
+            policy.traffic_stats.unwrap().packets,
             policy.status.nodes_reporting,
             policy.status.nodes_expected,
         )
@@ -189,7 +199,7 @@ fn a_policy_that_is_made_again_begins_at_zero() {
         let began = if own { "08:00:15" } else { "08:00:16" };
         assert_eq!(
             (
-                policy.traffic_stats.packets,
+                policy.traffic_stats.unwrap().packets,
                 policy.metadata.uid.as_deref(),
                 policy.metadata.creation_timestamp
             ),
@@ -348,7 +358,7 @@ proptest! {
         for (number, report) in (0_i64..).zip(sent.chain(last.into_iter().flatten())) {
             let now = base.checked_add(jiff::SignedDuration::from_millis(number)).unwrap();
             index.accept(reports[report].clone(), now);
-            let sum = index.policies::<false>(None, now)[0].traffic_stats.packets;
+            let sum = index.policies::<false>(None, now)[0].traffic_stats.unwrap().packets;
             prop_assert!(sum >= before, "{before} before, {sum} now");
             before = sum;
         }

@@ -3,7 +3,8 @@
 //! `networkPolicy`, `trafficStats`, `ruleTrafficStats`, `name`, `packets`, `bytes` and `sessions` are Antrea's fields; the
 //! others are ours and stand beside them. Every number is cumulative since the `startTime` beside it. For rules on IGMP
 //! `packets` are messages in which the rule decided at least one record and `bytes` their frames, once each; what Antrea
-//! counts there is `records`. A query is one of each, for each Pod that it was for.
+//! counts there is `records`. A query is one of each, for each Pod that it was for; as long as no switch has counted a rule on
+//! queries, its numbers are absent.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,9 +42,9 @@ pub struct NetworkPolicyReference {
 pub struct NetworkPolicyStats {
     /// Which.
     pub network_policy: NetworkPolicyReference,
-    /// The sum of its rules.
-    #[serde(default)]
-    pub traffic_stats: TrafficStats,
+    /// The sum of its rules; absent where it has rules and nobody counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_stats: Option<TrafficStats>,
     /// Its rules on this node, by name and start. A rule that was for no Pod here for a while has an entry for each of its
     /// lives: they are to be added up. Empty for a policy that is for no Pod here.
     #[serde(default)]
@@ -59,8 +60,9 @@ pub struct NetworkPolicyStats {
 pub struct RuleTrafficStats {
     /// Its name; where it has none, direction and position, such as `egress-0`.
     pub name: String,
-    /// What it decided: of a Drop rule only what somebody enforced.
-    pub traffic_stats: TrafficStats,
+    /// What it decided: of a Drop rule only what somebody enforced. Absent for a rule on queries that no switch has counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_stats: Option<TrafficStats>,
     /// What it does now.
     pub action: RuleAction,
     /// When counting began: every counter is zero before.
@@ -69,11 +71,12 @@ pub struct RuleTrafficStats {
     #[serde(default)]
     pub segments: u64,
     /// IGMP records that it decided; a message of IGMPv1 or v2, and a query, has one. This is what Antrea counts as packets.
-    #[serde(default)]
-    pub records: u64,
-    /// What a Drop rule denied while nobody enforced it.
-    #[serde(default)]
-    pub would_drop: Denied,
+    /// Absent with `trafficStats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// What a Drop rule denied while nobody enforced it; absent with `trafficStats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_drop: Option<Denied>,
     /// The rule is for no Pod of the node any more; should it be again, it counts from zero, with a new start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
@@ -152,9 +155,10 @@ pub struct PolicyStats<const CLUSTER_WIDE: bool> {
     /// Name, namespace and UID are the policy's. `creationTimestamp` is when counting began, or, for a policy that no
     /// node counts, when this server heard of it.
     pub metadata: Metadata,
-    /// The sum of its rules.
-    pub traffic_stats: TrafficStats,
-    /// Its rules, by name: the sum over the nodes.
+    /// The sum of its rules; absent where it has rules and nobody counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_stats: Option<TrafficStats>,
+    /// Its rules, by name: the sum over the nodes that count them.
     pub rule_traffic_stats: Vec<RuleTrafficStats>,
     /// What is known of the sum besides.
     pub status: PolicyStatus,
@@ -178,8 +182,9 @@ pub struct PolicyStatus {
     pub nodes_reporting: u32,
     /// Nodes that reported within the last 15 minutes.
     pub nodes_expected: u32,
-    /// What its Drop rules denied while nobody enforced them.
-    pub would_drop: Denied,
+    /// What its Drop rules denied while nobody enforced them; absent with `trafficStats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_drop: Option<Denied>,
 }
 
 impl TrafficStats {
@@ -190,13 +195,24 @@ impl TrafficStats {
         self.sessions = self.sessions.saturating_add(other.sessions);
     }
 
-    /// The sum of the rules.
+    /// The sum of the rules that are counted; `None` where there are rules and none is.
     #[must_use]
-    pub fn sum<'a>(rules: impl IntoIterator<Item = &'a RuleTrafficStats>) -> Self {
-        rules.into_iter().fold(Self::default(), |mut sum, rule| {
-            sum.add(rule.traffic_stats);
-            sum
-        })
+    pub fn sum(rules: &[RuleTrafficStats]) -> Option<Self> {
+        sum(rules, |rule| rule.traffic_stats, Self::add)
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            sessions: self.sessions.saturating_sub(before.sessions),
+        }
+    }
+
+    fn advance(&mut self, newer: Self) {
+        self.packets = newer.packets.max(self.packets);
+        self.bytes = newer.bytes.max(self.bytes);
+        self.sessions = newer.sessions.max(self.sessions);
     }
 }
 
@@ -228,67 +244,90 @@ impl Denied {
         self.messages = self.messages.saturating_add(other.messages);
         self.records = self.records.saturating_add(other.records);
     }
+
+    /// The sum of the rules that are counted; `None` where there are rules and none is.
+    #[must_use]
+    pub fn sum(rules: &[RuleTrafficStats]) -> Option<Self> {
+        sum(rules, |rule| rule.would_drop, Self::add)
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            messages: self.messages.saturating_sub(before.messages),
+            records: self.records.saturating_sub(before.records),
+        }
+    }
+
+    fn advance(&mut self, newer: Self) {
+        self.packets = newer.packets.max(self.packets);
+        self.messages = newer.messages.max(self.messages);
+        self.records = newer.records.max(self.records);
+    }
+}
+
+/// Takes another number in; what one of the two does not know is the other's.
+fn take<T>(number: &mut Option<T>, other: Option<T>, with: impl FnOnce(&mut T, T)) {
+    match (number.as_mut(), other) {
+        (Some(number), Some(other)) => with(number, other),
+        (None, other) => *number = other,
+        (Some(_), None) => {}
+    }
+}
+
+fn sum<T: Default>(
+    rules: &[RuleTrafficStats],
+    number: impl Fn(&RuleTrafficStats) -> Option<T>,
+    add: impl Fn(&mut T, T),
+) -> Option<T> {
+    let mut sum = rules.is_empty().then(T::default);
+    rules.iter().for_each(|rule| take(&mut sum, number(rule), &add));
+    sum
 }
 
 impl RuleTrafficStats {
     /// Adds what the same rule counted elsewhere or in another life, saturating. The sum starts with the earlier of the
     /// two; what the rule does stays.
     pub fn add(&mut self, other: &Self) {
-        self.traffic_stats.add(other.traffic_stats);
+        take(&mut self.traffic_stats, other.traffic_stats, TrafficStats::add);
         self.segments = self.segments.saturating_add(other.segments);
-        self.records = self.records.saturating_add(other.records);
-        self.would_drop.add(other.would_drop);
+        take(&mut self.records, other.records, |sum, more| {
+            *sum = sum.saturating_add(more);
+        });
+        take(&mut self.would_drop, other.would_drop, Denied::add);
         self.start_time = self.start_time.min(other.start_time);
     }
 
     /// What was counted since an earlier reading of the same life, saturating; it starts with that reading.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
-        let (now, then) = (self.traffic_stats, before.traffic_stats);
-        let (denies, denied) = (self.would_drop, before.would_drop);
+        let (stats, records, denied) = (before.traffic_stats, before.records, before.would_drop);
         Self {
-            traffic_stats: TrafficStats {
-                packets: now.packets.saturating_sub(then.packets),
-                bytes: now.bytes.saturating_sub(then.bytes),
-                sessions: now.sessions.saturating_sub(then.sessions),
-            },
+            traffic_stats: self.traffic_stats.map(|now| now.since(stats.unwrap_or_default())),
             segments: self.segments.saturating_sub(before.segments),
-            records: self.records.saturating_sub(before.records),
-            would_drop: Denied {
-                packets: denies.packets.saturating_sub(denied.packets),
-                messages: denies.messages.saturating_sub(denied.messages),
-                records: denies.records.saturating_sub(denied.records),
-            },
+            records: self.records.map(|now| now.saturating_sub(records.unwrap_or_default())),
+            would_drop: self.would_drop.map(|now| now.since(denied.unwrap_or_default())),
             start_time: before.start_time,
             ..self.clone()
         }
     }
 
-    /// Whether every counter is zero.
+    /// Whether no counter is above zero.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        let counts = (self.traffic_stats, self.segments, self.records, self.would_drop);
-        counts == (TrafficStats::default(), 0, 0, Denied::default())
+        let zero = TrafficStats::default();
+        self.traffic_stats.is_none_or(|stats| stats == zero)
+            && self.segments == 0
+            && self.records.is_none_or(|records| records == 0)
+            && self.would_drop.is_none_or(|denied| denied == Denied::default())
     }
 
     /// Takes a newer reading of the same life; no number falls.
     pub fn advance(&mut self, newer: Self) {
-        let (before, now) = (self.traffic_stats, newer.traffic_stats);
-        let (denied, denies) = (self.would_drop, newer.would_drop);
-        *self = Self {
-            traffic_stats: TrafficStats {
-                packets: now.packets.max(before.packets),
-                bytes: now.bytes.max(before.bytes),
-                sessions: now.sessions.max(before.sessions),
-            },
-            segments: newer.segments.max(self.segments),
-            records: newer.records.max(self.records),
-            would_drop: Denied {
-                packets: denies.packets.max(denied.packets),
-                messages: denies.messages.max(denied.messages),
-                records: denies.records.max(denied.records),
-            },
-            ..newer
-        };
+        let before = std::mem::replace(self, newer);
+        take(&mut self.traffic_stats, before.traffic_stats, TrafficStats::advance);
+        self.segments = self.segments.max(before.segments);
+        take(&mut self.records, before.records, |now, before| *now = before.max(*now));
+        take(&mut self.would_drop, before.would_drop, Denied::advance);
     }
 }

@@ -27,19 +27,19 @@ const fn columns<const CLUSTER_WIDE: bool>() -> [Column<PolicyStats<CLUSTER_WIDE
     [
         Column::name("Name", "Name of the policy.", |policy, _| json!(policy.metadata.name)),
         Column::shown("Sessions", INTEGER, "Always 0: multicast has none.", |policy, _| {
-            json!(policy.traffic_stats.sessions)
+            cell(policy.traffic_stats.map(|stats| stats.sessions))
         }),
         Column::shown(
             "Packets",
             INTEGER,
             "Data packets and IGMP messages that its rules allowed, or denied and somebody enforced.",
-            |policy, _| json!(policy.traffic_stats.packets),
+            |policy, _| cell(policy.traffic_stats.map(|stats| stats.packets)),
         ),
         Column::shown(
             "Bytes",
             INTEGER,
             "Their frames, Ethernet header included.",
-            |policy, _| json!(policy.traffic_stats.bytes),
+            |policy, _| cell(policy.traffic_stats.map(|stats| stats.bytes)),
         ),
         Column::shown(
             "Created At",
@@ -53,7 +53,7 @@ const fn columns<const CLUSTER_WIDE: bool>() -> [Column<PolicyStats<CLUSTER_WIDE
             "Data packets and IGMP messages that its rules denied while nobody enforced them.",
             |policy, _| {
                 let denied = policy.status.would_drop;
-                json!(denied.packets.saturating_add(denied.messages))
+                cell(denied.map(|denied| denied.packets.saturating_add(denied.messages)))
             },
         ),
         Column::wide(

@@ -4,7 +4,8 @@
 //! for none; should it come back, it counts from zero with a new start. Promises that a life's last counts stay in every
 //! summary while the policy exists, though it may have no rule for multicast any more, so that a push that failed loses
 //! none of them; of one rule at most [`LIVES`] are kept, the newest. Another agent process begins with what its first snapshot holds. Beside each stands what the switch counts
-//! for it (`switch`); of rules on IGMP queries that is the number itself (`queries`).
+//! for it (`switch`); of rules on IGMP queries that is the number itself (`queries`): until the switch has counted one, it
+//! has none.
 
 mod queries;
 mod switch;
@@ -12,6 +13,7 @@ mod switch;
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
+use mcstat_common::policy::SPACE_QUERY;
 
 pub use self::queries::{Decided, Queried};
 use self::queries::{Moment, Queries, Seen};
@@ -49,6 +51,7 @@ type Lives = BTreeMap<Arc<str>, BTreeMap<Timestamp, Life>>;
 struct Life {
     slot: u16,
     stats: RuleTrafficStats,
+    on_queries: bool,
     queries: Queries,
 }
 
@@ -99,12 +102,22 @@ impl Rules {
         for (rule, found) in reading.rules.iter().zip(found) {
             let policy = policies.entry(key(rule)).or_insert_with(|| Policy::new(true));
             let lives = policy.rules.entry(Arc::clone(&rule.row.id.name)).or_default();
-            let known = lives.get(&rule.start).map(|life| life.queries);
-            let mut queries = known.unwrap_or_else(|| Queries::begin(rule, self.seen));
+            let known = lives.get(&rule.start);
+            let on_queries = match reading.reach.of(&rule.row.id) {
+                Some(reach) => reach.blocks(SPACE_QUERY).next().is_some(),
+                // Retired: it is what it was.
+                None => known.is_some_and(|life| life.on_queries),
+            };
+            let mut queries = known.map_or_else(|| Queries::begin(rule, self.seen), |life| life.queries);
             queries.take(rule, found.flow, moment);
+            let mut stats = stats(rule, queries.total(), found.count);
+            if on_queries && !queries.is_counted() && stats.is_nothing() {
+                (stats.traffic_stats, stats.records, stats.would_drop) = (None, None, None);
+            }
             let life = Life {
                 slot: rule.row.slot,
-                stats: stats(rule, queries.total(), found.count),
+                stats,
+                on_queries,
                 queries,
             };
             lives.insert(rule.start, life);
@@ -172,23 +185,23 @@ fn policy(key: &ObjectKey, uid: &str, rules: &Lives) -> NetworkPolicyStats {
 fn stats(rule: &RuleReading, igmp: Decided, switch: Option<SwitchCount>) -> RuleTrafficStats {
     RuleTrafficStats {
         name: rule.row.id.name.to_string(),
-        traffic_stats: TrafficStats {
+        traffic_stats: Some(TrafficStats {
             packets: rule.data.packets.saturating_add(igmp.messages),
             bytes: rule.data.bytes.saturating_add(igmp.bytes),
             sessions: 0,
-        },
+        }),
         action: match rule.row.action {
             Action::Allow => RuleAction::Allow,
             Action::Drop => RuleAction::Drop,
         },
         start_time: rule.start,
         segments: rule.data.segments,
-        records: igmp.records,
-        would_drop: Denied {
+        records: Some(igmp.records),
+        would_drop: Some(Denied {
             packets: rule.would_drop.packets,
             messages: rule.would_drop.messages,
             records: rule.would_drop.records,
-        },
+        }),
         ended: false,
         switch,
     }

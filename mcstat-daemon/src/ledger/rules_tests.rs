@@ -82,7 +82,14 @@ fn lives(rules: &Rules) -> Vec<(String, Timestamp, u64, bool)> {
     let policies = rules.of(Kind::NetworkPolicy).unwrap();
     let rules = policies.into_iter().flat_map(|policy| policy.rule_traffic_stats);
     rules
-        .map(|rule| (rule.name, rule.start_time, rule.traffic_stats.packets, rule.ended))
+        .map(|rule| {
+            (
+                rule.name,
+                rule.start_time,
+                rule.traffic_stats.unwrap().packets,
+                rule.ended,
+            )
+        })
         .collect()
 }
 
@@ -190,7 +197,10 @@ fn a_rule_that_comes_back_begins_anew_and_its_first_life_is_kept() {
         [("r".into(), at(0), 16, true), ("r".into(), at(30), 2, false)]
     );
     let policy = &rules.of(Kind::NetworkPolicy).unwrap()[0];
-    assert_eq!((policy.traffic_stats.packets, policy.start_time), (18, Some(at(0))));
+    assert_eq!(
+        (policy.traffic_stats.unwrap().packets, policy.start_time),
+        (18, Some(at(0)))
+    );
     update(&mut rules, reading(&[], vec![]));
     assert_eq!(rules.of(Kind::NetworkPolicy), Some(vec![]));
 }
@@ -216,7 +226,7 @@ fn a_policy_that_has_no_rule_for_multicast_for_a_while_keeps_what_it_counted() {
     let told = |rules: &Rules| -> Vec<_> {
         let policies = rules.of(Kind::NetworkPolicy).unwrap().into_iter();
         policies
-            .map(|policy| (policy.network_policy.name, policy.traffic_stats.packets))
+            .map(|policy| (policy.network_policy.name, policy.traffic_stats.unwrap().packets))
             .collect()
     };
     assert_eq!(told(&rules), [("idle".to_owned(), 0), ("p".to_owned(), 10)]);

@@ -20,7 +20,8 @@ use super::{before, summary};
 
 fn rule(name: &str, action: &str, packets: u64, bytes: u64, start: Timestamp) -> Value {
     json!({"name": name, "action": action, "trafficStats": {"packets": packets, "bytes": bytes, "sessions": 0},
-           "startTime": start, "segments": packets, "records": 0})
+           "startTime": start, "segments": packets, "records": 0,
+           "wouldDrop": {"packets": 0, "messages": 0, "records": 0}})
 }
 
 fn data(name: &str, action: &str, packets: u64, start: Timestamp) -> Value {

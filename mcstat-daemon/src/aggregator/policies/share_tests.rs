@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::aggregator::{
-    index::Index,
-    test_nodes::{and, at, index, node, rule},
+use crate::{
+    aggregator::{
+        index::Index,
+        test_nodes::{and, at, index, node, rule},
+    },
+    api::table::{IncludeObject, Table},
 };
 
 /// `switch` as a node tells it: 142 bytes a packet.
@@ -108,7 +111,46 @@ fn a_life_that_goes_on_is_counted_once_whatever_its_start() {
         let mut report = node("n1", "08:00:00").judging(&[("mkt/p", "u", vec![life])]);
         report.observed_at = at(&format!("09:00:{step:02}"));
         index.accept(report, at("09:00:00"));
-        sum = index.policies::<false>(None, at("09:00:00"))[0].traffic_stats.packets;
+        sum = index.policies::<false>(None, at("09:00:00"))[0]
+            .traffic_stats
+            .unwrap()
+            .packets;
     }
     assert_eq!(sum, 18 + 139, "eighteen that ended, and one that goes on");
+}
+
+/// What a node does not count adds nothing; where no node counts there is no number, and `-` in tables.
+#[test]
+fn what_nobody_counts_is_absent() {
+    let told = |name: &str, rule: Value| node(name, "08:00:10").judging(&[("acnp", "u", vec![rule])]);
+    let uncounted = || json!({"name": "r", "action": "Drop", "startTime": at("08:00:00"), "segments": 0});
+    let mut index = index([told("n1", uncounted()), told("n2", uncounted())], "08:00:10");
+    // The rule's numbers, the policy's, and its cells.
+    let served = |index: &Index| {
+        let policy = index.policies::<true>(None, at("08:00:10")).remove(0);
+        let table = Table::new([&policy].into_iter(), "v1", IncludeObject::None, None, at("08:00:10"));
+        let cells = table.rows[0].cells[1..4].to_vec();
+        let policy = serde_json::to_value(policy).unwrap();
+        let rule = &policy["ruleTrafficStats"][0];
+        let rule = [&rule["trafficStats"], &rule["records"], &rule["wouldDrop"]].map(Value::clone);
+        let sums = [&policy["trafficStats"], &policy["status"]["wouldDrop"]].map(Value::clone);
+        (rule, sums, cells, table.rows[0].cells[5].clone())
+    };
+    let dashes = vec![json!("-"); 3];
+    let absent = || Value::Null;
+    assert_eq!(
+        served(&index),
+        ([absent(), absent(), absent()], [absent(), absent()], dashes, json!("-"))
+    );
+    let none = json!({"packets": 0, "messages": 0, "records": 0});
+    let counted = and(rule("r", "08:00:00", 46, 1), "records", json!(1));
+    let stats = counted["trafficStats"].clone();
+    index.accept(told("n3", and(counted, "wouldDrop", none.clone())), at("08:00:10"));
+    let expected = (
+        [stats.clone(), json!(1), none.clone()],
+        [stats, none],
+        vec![json!(0), json!(1), json!(46)],
+        json!(0),
+    );
+    assert_eq!(served(&index), expected);
 }

@@ -9,7 +9,7 @@
 //! | fell | all of it: it began anew |
 //! | is another one or the first, made since the last reading by the same antrea-agent | all of it |
 //! | is another one or the first, and older, or of another antrea-agent: that gives numbers out anew, and flows keep their counters | from then on |
-//! | cannot be told from others, or is away | nothing until it is back |
+//! | cannot be told from others, or is away | nothing until it is back; a rule that never had one is not counted at all |
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -161,6 +161,11 @@ impl Queries {
     /// All that the rule decided of IGMP.
     pub(super) fn total(&self) -> Decided {
         self.total
+    }
+
+    /// Whether a switch has ever counted for the rule alone, as far as is known.
+    pub(super) fn is_counted(&self) -> bool {
+        self.last.is_some() || self.total != Decided::default()
     }
 
     /// What is to be written down.

@@ -165,13 +165,21 @@ impl World {
 }
 
 fn number(rule: &RuleTrafficStats) -> u64 {
-    let stats = rule.traffic_stats;
+    let stats = rule.traffic_stats.unwrap();
     assert_eq!(
         (stats.bytes, rule.records),
-        (stats.packets * 46, stats.packets),
+        (stats.packets * 46, Some(stats.packets)),
         "{rule:?}"
     );
     stats.packets
+}
+
+/// Whether nobody has counted the rule: it has no number, and neither has its policy.
+fn is_uncounted(world: &World, rule: &RuleTrafficStats) -> bool {
+    let numbers = (rule.traffic_stats, rule.records, rule.would_drop);
+    let policies = world.ledger.rules.of(Kind::NetworkPolicy).unwrap();
+    let its = policies.iter().find(|policy| policy.network_policy.name == rule.name);
+    numbers == (None, None, None) && its.unwrap().traffic_stats.is_none()
 }
 
 /// The only rule: `a`, which drops queries to Pod 1, and whose flow is there at second 0, with five packets that are older.
@@ -265,11 +273,8 @@ fn the_first_flow_of_a_new_rule_counts_whole() {
     let mut world = World::new(vec![rule("b", &[2], "Drop")]);
     world.tick(0, reading(0, Verdict::Drop, &[Made(8, 2, 0, -60, 1)]));
     world.compile(vec![rule("b", &[2], "Drop"), rule("a", &[1], "Drop")]);
-    assert_eq!(
-        world.packets(2, &[Made(8, 2, 0, -60, 1)]),
-        0,
-        "the switch does not have it yet"
-    );
+    let told = world.tick(2, reading(2, Verdict::Drop, &[Made(8, 2, 0, -60, 1)]));
+    assert!(is_uncounted(&world, &told["a"]), "the switch does not have it yet");
     assert_eq!(world.packets(4, &[Made(8, 2, 0, -60, 1), Made(9, 1, 2, 3, 1)]), 2);
 }
 
@@ -281,7 +286,8 @@ fn where_rules_cannot_be_told_apart_neither_has_a_number() {
     world.compile(vec![rule("a", &[1], "Drop"), rule("b", &[1], "Drop")]);
     let both = [Made(3, 1, 9, -60, 1), Made(4, 1, 4, 2, 1)];
     let told = world.tick(3, reading(3, Verdict::Drop, &both));
-    assert_eq!(["a", "b"].map(|name| number(&told[name])), [2, 0], "nothing falls");
+    assert_eq!(number(&told["a"]), 2, "nothing falls");
+    assert!(is_uncounted(&world, &told["b"]), "it never had one");
     let switch = told["a"].switch.unwrap();
     assert_eq!(
         (switch.matched, switch.flows.unwrap().packets, switch.rules),
@@ -291,6 +297,28 @@ fn where_rules_cannot_be_told_apart_neither_has_a_number() {
     // The other is gone: what its own flow counted meanwhile is the rule's.
     world.compile(vec![rule("a", &[1], "Drop")]);
     assert_eq!(world.packets(4, &[Made(3, 1, 10, -60, 1)]), 5);
+}
+
+/// What no switch has counted is not 0; what one has counted once holds, be it 0.
+#[test]
+fn a_rule_has_numbers_once_a_switch_has_counted_it() {
+    let mut world = World::new(vec![rule("a", &[1], "Drop")]);
+    for (now, switch) in [
+        (0, SwitchReading::None),
+        (1, SwitchReading::Away { since: at(1) }),
+        (2, reading(2, Verdict::Drop, &[])),
+    ] {
+        let told = world.tick(now, switch);
+        assert!(is_uncounted(&world, &told["a"]), "second {now}");
+    }
+    assert_eq!(world.packets(3, &[Made(3, 1, 5, -60, 1)]), 0, "counted from now on");
+    let away = |now| SwitchReading::Away { since: at(now) };
+    assert_eq!(number(&world.tick(4, away(4))["a"]), 0);
+    world.restart();
+    assert_eq!(number(&world.tick(5, SwitchReading::None)["a"]), 0, "written down");
+    assert_eq!(world.packets(6, &[Made(3, 1, 7, -60, 1)]), 2);
+    world.restart();
+    assert_eq!(number(&world.tick(7, away(7))["a"]), 2);
 }
 
 #[test]
