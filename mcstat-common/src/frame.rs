@@ -249,6 +249,10 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Class {
     })
 }
 
+/// More fragments, and the offset: either makes a fragment of a packet. The first one holds the ports, and yet Open vSwitch
+/// takes them for 0 in every fragment, so that no rule with ports matches one.
+const FRAGMENT_MASK: u16 = 0x3fff;
+
 /// What [`crate::policy::judge`] takes of a frame that was classified as IPv4 data; `None` when its UDP ports lie
 /// outside the part that this view reaches. Ports that the packet is too short for lie in no packet.
 #[inline(always)]
@@ -288,7 +292,7 @@ pub fn transport_plain<P: Packet>(packet: &P) -> Option<u32> {
     if protocol != UDP {
         return Some(TRANSPORT_OTHER);
     }
-    if head.ip.fragment & 0x1fff_u16.to_be() != 0 || u16::from_be(head.ip.total_length) < 24 {
+    if head.ip.fragment & FRAGMENT_MASK.to_be() != 0 || u16::from_be(head.ip.total_length) < 24 {
         return Some(TRANSPORT_FRAGMENT);
     }
     Some(u16::from_be(head.destination_port) as u32)
@@ -302,7 +306,7 @@ fn transport_at<P: Packet>(packet: &P, offset: usize) -> Option<u32> {
     }
     let header_length = (u16::from_be(header.version_ihl_tos) >> 8 & 0xf) as usize * 4;
     let total_length = u16::from_be(header.total_length) as usize;
-    if u16::from_be(header.fragment) & 0x1fff != 0 || total_length < header_length + 4 {
+    if u16::from_be(header.fragment) & FRAGMENT_MASK != 0 || total_length < header_length + 4 {
         return Some(TRANSPORT_FRAGMENT);
     }
     let port = packet.read::<u16>(offset + header_length + 2)?;

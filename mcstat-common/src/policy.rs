@@ -28,10 +28,10 @@ pub const DECISION_UNENFORCED: u16 = 0x4000;
 /// Greatest rule slot.
 pub const MAX_RULE_SLOT: u16 = 0x3fff;
 
-/// [`PortRule::flags`]: the rule names UDP and no port, so it fits later fragments too.
+/// [`PortRule::flags`]: the rule names UDP and no port, so it fits fragments too.
 pub const PORT_ANY_UDP: u16 = 1;
 
-/// The transport of a UDP datagram whose ports do not lie in this packet: a later fragment.
+/// The transport of a UDP packet that is judged without ports: a fragment, the first one too, or one that is too short.
 pub const TRANSPORT_FRAGMENT: u32 = 0x1_0000;
 /// That of any other protocol than UDP.
 pub const TRANSPORT_OTHER: u32 = 0x2_0000;
@@ -116,8 +116,8 @@ pub const PORTS_ALL: u32 = 0xffff_0000;
 pub struct Judgement {
     /// The decision.
     pub decision: u16,
-    /// For which transports: first UDP destination port (low half) and last one (high half). Later fragments (1) and other
-    /// protocols than UDP (2) have a first port beyond the last.
+    /// For which transports: first UDP destination port (low half) and last one (high half). Fragments (1) and other protocols
+    /// than UDP (2) have a first port beyond the last.
     pub ports: u32,
 }
 

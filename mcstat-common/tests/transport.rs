@@ -43,7 +43,7 @@ impl Shape {
     fn wanted(&self) -> u32 {
         if self.protocol != 17 {
             TRANSPORT_OTHER
-        } else if self.fragment & 0x1fff != 0 || self.payload < 4 {
+        } else if self.fragment & 0x3fff != 0 || self.payload < 4 {
             TRANSPORT_FRAGMENT
         } else {
             self.port.into()
@@ -56,7 +56,7 @@ prop_compose! {
         tags in 0..3_usize,
         options in prop_oneof![3 => Just(0), 1 => 1..11_usize],
         protocol in prop_oneof![3 => Just(17), 1 => 3..=255_u8],
-        // DF and MF say nothing of the ports; an offset does.
+        // DF (0x4000) makes no fragment; MF (0x2000) and an offset do, and a fragment has no ports, the first one neither.
         fragment in prop_oneof![Just(0), Just(0x4000), Just(0x2000), Just(1), Just(0x2001), Just(0x1fff), 0..=0x7fff_u16],
         port in any::<u16>(),
         payload in 0..40_usize,

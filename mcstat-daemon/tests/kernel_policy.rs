@@ -20,7 +20,7 @@ use mcstat_common::policy::{SPACE_DATA, SPACE_QUERY, SPACE_REPORT_V1, SPACE_REPO
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use policy_lab::{
     DROP_ONE, ENFORCED, Lab,
-    messages::{Record, data, short, short_to, v3},
+    messages::{Record, data, first_fragment, short, short_to, v3},
     policy_of,
     worlds::{self, Packet, Random, World},
 };
@@ -47,21 +47,29 @@ fn grown(before: &[RuleReading], after: &[RuleReading]) -> Vec<(u16, [u64; 3])> 
 
 const ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
 
-fn frame(packet: &Packet) -> Vec<u8> {
-    match packet.space {
+/// Three frames that are this packet to a rule: thrice the same, or a first and two later fragments.
+fn three_of(packet: &Packet) -> [Vec<u8>; 3] {
+    let frame = match packet.space {
         SPACE_DATA => data(packet.address, packet.transport),
         // To all routers, not to the "group", which may be no multicast address.
         SPACE_REPORT_V1 => short_to(ROUTERS, 0x12, packet.address),
         SPACE_REPORT_V2 => short_to(ROUTERS, 0x16, packet.address),
         _ => v3(&[Record::join(packet.address)]),
-    }
+    };
+    let first = match packet.transport {
+        Transport::UdpFragment => first_fragment(packet.address),
+        _ => frame.clone(),
+    };
+    [first, frame.clone(), frame]
 }
 
 /// Judges a packet three times in the kernel (a data packet: a miss, then two hits) and holds the rule that was counted
 /// against both other answers.
 fn check(lab: &Lab, world: &World, packet: &Packet) -> Option<(String, String, Action)> {
     let (before, port_before, data_before) = (lab.rules(), lab.reading().outbound, lab.data());
-    lab.send(&frame(packet), 3);
+    for frame in three_of(packet) {
+        lab.send(&frame, 1);
+    }
     let (after, port, data_after) = (lab.rules(), lab.reading().outbound, lab.data());
     let wanted = world.judge(&lab.pod, packet);
     {
@@ -166,6 +174,7 @@ fn ports_are_found_behind_tags_and_options_and_nowhere_else() {
             ("one tag", tagged.clone(), "port"),
             ("two tags", frames::tagged(&tagged, 0x88a8, 7), "port"),
             ("another port", data(group, Transport::Udp(5001)), "rest"),
+            ("first fragment", first_fragment(group), "rest"),
             ("later fragment", data(group, Transport::UdpFragment), "rest"),
             ("other protocol", data(group, Transport::Other), "rest"),
             ("cut off", short, "rest"),

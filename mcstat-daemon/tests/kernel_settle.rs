@@ -27,7 +27,11 @@ use mcstat_common::{
     policy::DECISION_DROP,
     slot::{self, READY, UNJUDGED},
 };
-use policy_lab::{DROP_ONE, ENFORCED, Lab, messages::data, policy_of};
+use policy_lab::{
+    DROP_ONE, ENFORCED, Lab,
+    messages::{data, first_fragment},
+    policy_of,
+};
 use support::{Bpffs, Random, agents_hook, in_netns, pin_to};
 
 /// The same groups as [`DROP_ONE`] has, decided by others, where ports say so.
@@ -118,7 +122,8 @@ fn rules_and_groups_count_every_packet_once_whatever_changes_meanwhile() {
             .map(|group| [5000, 6000].map(|port| data(group.into(), Transport::Udp(port))));
         let strange =
             [Transport::UdpFragment, Transport::Other].map(|transport| data([239, 1, 1, 1].into(), transport));
-        let frames: Vec<_> = udp.into_iter().flatten().chain(strange).collect();
+        let first = first_fragment([239, 1, 1, 1].into());
+        let frames: Vec<_> = udp.into_iter().flatten().chain(strange).chain([first]).collect();
         let senders = Senders::start(&lab, &frames);
         let mut random = Random(6);
         let (mut gone, mut folded, mut settled) = (0, 0, 0);
@@ -247,14 +252,15 @@ fn each_decision_by_ports_has_a_slot_of_its_own() {
         for port in [4000, 5000, 6000, 4999, 5000, 5001] {
             send(&lab, Transport::Udp(port), 2);
         }
-        send(&lab, Transport::UdpFragment, 3);
+        lab.send(&first_fragment([239, 1, 1, 1].into()), 1);
+        send(&lab, Transport::UdpFragment, 2);
         send(&lab, Transport::Other, 4);
         let mut ports: Vec<_> = ready(&lab)
             .iter()
             .map(|(_, slot)| (slot.first_port, slot.last_port, slot.decision & DECISION_DROP != 0))
             .collect();
         ports.sort_unstable();
-        // Later fragments and other protocols have no port: the first lies beyond the last.
+        // Fragments and other protocols have no port: the first lies beyond the last.
         let wanted = [
             (0, 4999, false),
             (1, 0, false),

@@ -5,192 +5,24 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod agent_process;
+mod policy_bed_lab;
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, Ipv4Addr},
-    time::Duration,
 };
 
-use agent_process::{Node, packets};
 use mcstat_bed::{
     Bed, Options,
-    ovs::BRIDGE,
     pipeline::{Verdict, query::Query},
-    signal::wait_for,
     traffic::{Count, recv::Receiver},
 };
-use serde_json::{Value, json};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// The agent of a bed's node, with a directory of policies.
-struct Agent<'bed> {
-    bed: &'bed Bed,
-    node: Node,
-    policies: tempfile::TempDir,
-}
-
-impl<'bed> Agent<'bed> {
-    /// Starts it with these policies and waits until it counts every Pod and judges it, or knows that nothing is for it.
-    fn start(bed: &'bed Bed, policies: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("policies.yaml"), policies).unwrap();
-        let source = json!({"kind": "ovsdb", "ovsdb": {"socket": bed.ovs.socket(), "bridge": BRIDGE}});
-        let more = json!({"policy": {"files": directory.path()}});
-        let mut agent = Self {
-            bed,
-            node: Node::with(&bed.bpffs(), &source, &more),
-            policies: directory,
-        };
-        agent.run();
-        agent
-    }
-
-    fn run(&mut self) {
-        let node = &mut self.node;
-        let start = || {
-            node.start();
-            Ok(())
-        };
-        self.bed.node.within(start).unwrap();
-        let ready = |pod: &mcstat_bed::pod::Pod| {
-            self.pod(&pod.name)
-                .is_some_and(|told| packets(&told).is_some() && known(&told).0 == "True")
-        };
-        self.eventually("every Pod is counted and judged", || self.bed.pods.iter().all(ready));
-    }
-
-    /// Puts other policies in place, as users are told to: by renaming.
-    fn replace(&self, policies: &str) {
-        let new = self.policies.path().join("policies.new");
-        fs::write(&new, policies).unwrap();
-        fs::rename(new, self.policies.path().join("policies.yaml")).unwrap();
-    }
-
-    fn eventually(&self, what: &str, ready: impl Fn() -> bool) {
-        let waited = wait_for(what, LIMIT, || Ok(ready().then_some(())));
-        waited.unwrap_or_else(|error| panic!("{error:#}; the agent says: {}", self.node.log()));
-    }
-
-    /// Waits until what is read is so, then reads once more.
-    fn holds<T: PartialEq + std::fmt::Debug>(&self, what: &str, read: impl Fn() -> T, expected: &T) {
-        let waited = wait_for(what, LIMIT, || Ok((read() == *expected).then_some(())));
-        waited.unwrap_or_else(|error| panic!("{error:#}: {:#?}; the agent says: {}", read(), self.node.log()));
-        if self.bed.ovs.vswitchd_pid().is_some() {
-            self.bed.ovs.revalidate().unwrap();
-        }
-        assert_eq!(read(), *expected, "{what}, and no more after that");
-    }
-
-    fn pod(&self, name: &str) -> Option<Value> {
-        let pod = self.bed.pod(name).unwrap();
-        self.node.pod(&pod.namespace, &pod.name)
-    }
-
-    /// Packets of a Pod: INBOUND, OUTBOUND, dropped, would be dropped.
-    fn numbers(&self, name: &str) -> Option<[u64; 4]> {
-        let status = self.pod(name)?["status"].take();
-        let outbound = &status["outbound"];
-        let numbers = [
-            &status["inbound"]["packets"],
-            &outbound["admitted"],
-            &outbound["dropped"],
-            &outbound["wouldDrop"],
-        ];
-        assert_eq!(
-            outbound["sent"].as_u64()?,
-            outbound["admitted"].as_u64()? + outbound["dropped"].as_u64()?
-        );
-        let numbers: Vec<u64> = numbers.iter().map(|number| number.as_u64()).collect::<Option<_>>()?;
-        numbers.try_into().ok()
-    }
-
-    /// What the rules of a policy decided, by name.
-    fn rules(&self, policy: &str) -> Option<BTreeMap<String, Value>> {
-        let object = self.node.get(&["antreanetworkpolicystats", policy, "-n", "e2e"])?;
-        let rules = object["ruleTrafficStats"].as_array()?;
-        let named = rules
-            .iter()
-            .map(|rule| (rule["name"].as_str().unwrap().to_owned(), rule.clone()));
-        Some(named.collect())
-    }
-
-    /// Packets and bytes of the rules of a policy, those that would be dropped, and nothing in sessions.
-    fn data(&self, policy: &str) -> Option<Vec<(String, Count, u64)>> {
-        let rules = self.rules(policy)?.into_iter().map(|(name, rule)| {
-            let stats = &rule["trafficStats"];
-            assert_eq!(stats["sessions"], 0);
-            let number = |value: &Value| value.as_u64().unwrap();
-            let count = Count::new(number(&stats["packets"]), number(&stats["bytes"]));
-            (name, count, number(&rule["wouldDrop"]["packets"]))
-        });
-        Some(rules.collect())
-    }
-
-    /// Groups with their members, by what the node tells.
-    fn groups(&self) -> Option<BTreeMap<String, Vec<String>>> {
-        let list = self.node.get(&["multicastgroups"])?;
-        let groups = list["items"].as_array()?.iter().map(|group| {
-            let pods = group["pods"].as_array().unwrap();
-            let names = pods.iter().map(|pod| pod["name"].as_str().unwrap().to_owned());
-            (group["group"].as_str().unwrap().to_owned(), names.collect())
-        });
-        let groups: BTreeMap<String, Vec<String>> = groups.collect();
-        // Groups of hosts are joined by none of ours.
-        Some(
-            groups
-                .into_iter()
-                .filter(|(group, _)| group.starts_with("225."))
-                .collect(),
-        )
-    }
-
-    fn condition(&self, name: &str, kind: &str) -> Option<String> {
-        let pod = self.pod(name)?;
-        let conditions = pod["status"]["conditions"].as_array()?;
-        let condition = conditions.iter().find(|condition| condition["type"] == kind)?;
-        Some(format!("{} {}", condition["status"], condition["reason"]).replace('"', ""))
-    }
-}
-
-/// Status and reason of `PolicyKnown`.
-fn known(pod: &Value) -> (String, String) {
-    let conditions = pod["status"]["conditions"].as_array().unwrap();
-    let known = conditions.iter().find(|condition| condition["type"] == "PolicyKnown");
-    let word = |key: &str| known.unwrap()[key].as_str().unwrap().to_owned();
-    (word("status"), word("reason"))
-}
-
-/// Frames of 142 bytes.
-const fn frames(packets: u64) -> Count {
-    Count::new(packets, packets * 142)
-}
+use policy_bed_lab::{ALLOWED, Agent, DENIED, SENDER, frames, pod, policy, send_ten};
+use serde_json::json;
 
 fn receive(bed: &Bed, pod: &str, groups: &[Ipv4Addr]) -> Receiver {
     let groups: Vec<IpAddr> = groups.iter().map(|group| IpAddr::V4(*group)).collect();
     bed.pod(pod).unwrap().receive(&groups).unwrap()
-}
-
-/// Ten packets of 142 bytes.
-fn send_ten(bed: &Bed, pod: &str, group: Ipv4Addr) {
-    let sender = bed.pod(pod).unwrap().send(IpAddr::V4(group), 10, 50, 100);
-    assert_eq!(sender.wait().unwrap(), 10);
-}
-
-fn pod(name: &str) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: e2e, name: {name}, labels: {{antrea-e2e: {name}}}}}}}\n---\n"
-    )
-}
-
-/// A policy for the Pod of this label.
-fn policy(name: &str, pod: &str, rules: &str) -> String {
-    format!(
-        "{{apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy, metadata: {{namespace: e2e, name: {name}}}, spec: {{priority: 10, \
-         appliedTo: [{{podSelector: {{matchLabels: {{antrea-e2e: {pod}}}}}}}], {rules}}}}}\n---\n"
-    )
 }
 
 fn data_rules(allowed: Ipv4Addr, denied: Ipv4Addr) -> String {
@@ -216,10 +48,6 @@ fn ten_and_ten() -> Option<Vec<(String, Count, u64)>> {
         ("drop-multicast-traffic".to_owned(), frames(10), 0),
     ])
 }
-
-const ALLOWED: Ipv4Addr = Ipv4Addr::new(225, 20, 2, 3);
-const DENIED: Ipv4Addr = Ipv4Addr::new(225, 20, 2, 2);
-const SENDER: &str = "test1-sender-1";
 
 fn a1() -> String {
     pod(SENDER) + &policy("anp1-multicast", SENDER, &data_rules(ALLOWED, DENIED))

@@ -51,6 +51,8 @@ pub(super) struct Rule {
     pub(super) pods: Vec<String>,
     /// The match of the destination.
     pub(super) to: String,
+    /// That of protocol and port, if it asks for any.
+    pub(super) service: Option<String>,
     pub(super) verdict: Verdict,
     pub(super) priority: u16,
 }
@@ -244,24 +246,31 @@ impl Writer {
         ]
     }
 
-    /// A rule: a conjunction of its Pods and its destination, and the flow that counts it.
+    /// A rule: a conjunction of its Pods, its destination and its service if it has one, and the flow that counts it.
     pub(super) fn rule(&self, rule: &Rule, ports: &[Port]) -> Vec<String> {
         let (table, metric) = rule.side.tables();
         let Rule { id, priority, to, .. } = rule;
+        let clauses = if rule.service.is_some() { 3 } else { 2 };
         let mut flows: Vec<String> = self
             .rule_sources(rule, ports)
             .into_iter()
             .map(|from| {
                 self.flow(
                     table,
-                    &format!("priority={priority},ip,{from},actions=conjunction({id},1/2)"),
+                    &format!("priority={priority},ip,{from},actions=conjunction({id},1/{clauses})"),
                 )
             })
             .collect();
         flows.push(self.flow(
             table,
-            &format!("priority={priority},ip,{to},actions=conjunction({id},2/2)"),
+            &format!("priority={priority},ip,{to},actions=conjunction({id},2/{clauses})"),
         ));
+        if let Some(service) = &rule.service {
+            flows.push(self.flow(
+                table,
+                &format!("priority={priority},{service},actions=conjunction({id},3/3)"),
+            ));
+        }
         let deny = if rule.verdict == Verdict::Drop {
             "set_field:0x400/0x400->reg0,"
         } else {

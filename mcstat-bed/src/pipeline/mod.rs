@@ -157,22 +157,44 @@ impl Pipeline<'_> {
     /// A rule for what these Pods send to `cidr`. `id` is its conjunction and must be new. Rules hold in the order in which
     /// they were added.
     pub fn add_egress_rule(&self, id: u32, pods: &[&str], cidr: &str, verdict: Verdict) -> Result<()> {
-        self.add_rule(id, Side::Egress, pods, format!("nw_dst={cidr}"), verdict)
+        self.add_rule(id, Side::Egress, pods, format!("nw_dst={cidr}"), None, verdict)
+    }
+
+    /// The same for UDP alone, to this port or to any.
+    pub fn add_egress_rule_for_udp(
+        &self,
+        id: u32,
+        pods: &[&str],
+        cidr: &str,
+        port: Option<u16>,
+        verdict: Verdict,
+    ) -> Result<()> {
+        let port = port.map_or_else(String::new, |port| format!(",tp_dst={port}"));
+        let service = Some(format!("udp{port}"));
+        self.add_rule(id, Side::Egress, pods, format!("nw_dst={cidr}"), service, verdict)
     }
 
     /// A rule for what these Pods are to get from `cidr`. Antrea makes such rules only for queries
     /// ([`add_query_rule`](Self::add_query_rule)).
     pub fn add_ingress_rule(&self, id: u32, pods: &[&str], cidr: &str, verdict: Verdict) -> Result<()> {
-        self.add_rule(id, Side::Ingress, pods, format!("nw_dst={cidr}"), verdict)
+        self.add_rule(id, Side::Ingress, pods, format!("nw_dst={cidr}"), None, verdict)
     }
 
     /// A rule for the IGMP queries that these Pods are to get.
     pub fn add_query_rule(&self, id: u32, pods: &[&str], verdict: Verdict) -> Result<()> {
         let to = format!("nw_proto=2,nw_dst={}", flows::ALL_HOSTS);
-        self.add_rule(id, Side::Ingress, pods, to, verdict)
+        self.add_rule(id, Side::Ingress, pods, to, None, verdict)
     }
 
-    fn add_rule(&self, id: u32, side: Side, pods: &[&str], to: String, verdict: Verdict) -> Result<()> {
+    fn add_rule(
+        &self,
+        id: u32,
+        side: Side,
+        pods: &[&str],
+        to: String,
+        service: Option<String>,
+        verdict: Verdict,
+    ) -> Result<()> {
         if !self.bed.policies {
             bail!("the bed {} has no tables of rules", self.bed.name);
         }
@@ -187,6 +209,7 @@ impl Pipeline<'_> {
             side,
             pods,
             to,
+            service,
             verdict,
             priority,
         };

@@ -7,13 +7,18 @@ use mcstat::ledger::verdict::Transport;
 use super::POD;
 use crate::support::frames::{checksum, frame4, frame6, ipv4, ipv6};
 
-/// A data frame of the Pod.
+/// A data frame of the Pod; of a datagram in fragments the last one.
 pub fn data(group: Ipv4Addr, transport: Transport) -> Vec<u8> {
     match transport {
         Transport::Udp(port) => frame4(&ipv4(POD, group, 17, 16, 0, &datagram(port))),
         Transport::UdpFragment => frame4(&ipv4(POD, group, 17, 16, 185, &datagram(5000))),
         Transport::Other => frame4(&ipv4(POD, group, 103, 1, 0, &[0x23; 32])),
     }
+}
+
+/// The first fragment of a datagram to port 5000: more of it follow.
+pub fn first_fragment(group: Ipv4Addr) -> Vec<u8> {
+    frame4(&ipv4(POD, group, 17, 16, 0x2000, &datagram(5000)))
 }
 
 /// A UDP datagram to this port.

@@ -52,7 +52,7 @@ struct Held {
 struct Range {
     first: u16,
     last: u16,
-    /// UDP as a whole: later fragments too.
+    /// UDP as a whole: fragments too.
     whole: bool,
 }
 
@@ -211,7 +211,7 @@ fn reduce(rules: &[(u16, &Content)], positions: impl Iterator<Item = usize>) -> 
         };
         let whole = ports == Some(&Ports::AnyUdp);
         for (first, last) in ranges.iter().copied() {
-            // Ranges that together hold every port do not hold later fragments; UDP without a port does.
+            // Ranges that together hold every port do not hold fragments; UDP without a port does.
             if !whole && is_covered((first, last), &reached) {
                 continue;
             }

@@ -150,7 +150,7 @@ pub enum Subject {
 pub enum Ports {
     /// Any protocol and port.
     Any,
-    /// UDP without a port: later fragments too, whose ports lie in another packet.
+    /// UDP without a port: fragments too, which are judged without ports.
     AnyUdp,
     /// UDP to one of these ranges of destination ports, be they all there are: sorted, apart from each other, maybe none.
     Udp(Vec<(u16, u16)>),

@@ -23,7 +23,7 @@ use super::{
 pub enum Transport {
     /// UDP to this port.
     Udp(u16),
-    /// A later fragment of a UDP datagram: its ports lie in another packet.
+    /// A fragment of a UDP datagram, the first one too: judged without ports.
     UdpFragment,
     /// Any other protocol.
     Other,

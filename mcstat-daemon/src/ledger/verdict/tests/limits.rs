@@ -71,9 +71,9 @@ fn ports_are_looked_at_in_the_order_of_the_rules() {
     assert_eq!(list.rules.iter().filter(|rule| rule.decision != 0).count(), 4);
 }
 
-/// Ports match no later fragment; UDP without a port does.
+/// Ports match no fragment; UDP without a port does.
 #[test]
-fn later_fragments_match_no_port() {
+fn fragments_match_no_port() {
     let block = "{cidr: 225.1.2.3/32}";
     let halves = "{protocol: UDP, port: 0, endPort: 40000}";
     let mut node = Node::new(&["ns/a"]);

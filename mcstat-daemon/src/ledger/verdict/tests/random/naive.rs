@@ -123,7 +123,7 @@ fn contains(block: &Block, address: Ipv4Addr) -> bool {
     inside(&block.cidr) && !block.except.iter().any(inside)
 }
 
-/// A later fragment has no ports: it fits an entry that names UDP and no port, and no other, whatever these hold together.
+/// A fragment is judged without ports: it fits an entry that names UDP and no port, and no other, whatever these hold together.
 fn fits(ports: &[Port], transport: Transport) -> bool {
     ports.is_empty()
         || ports.iter().any(|port| match (port, transport) {
