@@ -176,6 +176,8 @@ fn rounds_until(mut wrong: u32, most: u64, wait: fn() -> io::Result<()>) -> Opti
         let mut options = bpffs.options();
         // Some 100 µs: the delay alone decides how wide the race is.
         options.test_delay = 100_000;
+        // To look through a large table would take longer than that.
+        options.limits.slots = 256;
         let mut lab = Lab::new(&options);
         lab.enter();
         lab.set(policy_of("p", 5, DROP_ONE));

@@ -12,6 +12,7 @@ mod debug;
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
+#[expect(dead_code, reason = "no frame here has headers outside its linear part")]
 mod data;
 #[cfg(target_arch = "bpf")]
 #[expect(dead_code, reason = "no control messages here, so no ring buffer")]
