@@ -261,6 +261,8 @@ fn sources_ttl_and_time_of_the_last_packet() {
             let sender = Sender::on("eth0");
             sender.send(std::slice::from_ref(&own), 5);
             sender.send(&[&foreign, &own], 3);
+            // Two slots: within one jiffy (10 ms at most) nobody can say which was the later.
+            std::thread::sleep(std::time::Duration::from_millis(30));
             sender.send(&[&foreign], 1);
             sender.send(&[&none], 4);
         });
